@@ -173,6 +173,40 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         assert profile.ended is not None
         self.assertFalse(profile.ended.has_loss)
 
+    async def test_a_hand_over_that_is_tried_again_runs_its_last_hooks_once_for_the_same_data(
+        self,
+    ) -> None:
+        wire, profile = session()
+
+        def add(coins: int) -> Callable[[dict[str, int]], None]:
+            return lambda data: data.update(coins=data["coins"] + coins)
+
+        profile.on_last_save(add(1))
+        by = {"server": {"job": "eu-2", "place": 0}}
+        profile.heard(("release", {"s": 1, "by": by, "deadline_ms": 2000}))
+        wire.requests[-1].failed(failure("unavailable", "not now"))
+        await until("it is let go again", lambda: len(wire.requests) == 2)
+        wire.requests[-1].failed(failure("unavailable", "not now"))
+        await self.turn()
+        profile.update(add(10))
+        await until("it is let go once more", lambda: len(wire.requests) == 3)
+        sent = [(name, body["data"]["coins"]) for name, body in wire.frames]
+        self.assertEqual(sent, [("end", 1), ("end", 1), ("end", 12)])
+        wire.requests[-1].done(("ended", {}))
+        await self.turn()
+        assert profile.ended is not None
+        self.assertFalse(profile.ended.has_loss)
+
+    async def test_a_second_end_that_the_game_asks_for_runs_the_last_hooks_again(self) -> None:
+        wire, profile = session()
+        profile.on_last_save(lambda data: data.update(coins=data["coins"] + 1))
+        for coins in (1, 2):
+            end = profile.end()
+            self.assertEqual(wire.last["data"]["coins"], coins)
+            wire.requests[-1].failed(failure("unavailable", "not now"))
+            with self.assertRaises(ProfileError):
+                await end
+
     async def test_a_message_behind_one_whose_failure_ends_the_session_changes_nothing(
         self,
     ) -> None:

@@ -110,6 +110,8 @@ class Profile(Generic[T]):
         )
         self._handlers: dict[str | None, Handler] = {}
         self._last_save: list[Callable[[T], object]] = []
+        self._last_revision: int | None = None
+        """What the last hooks have left, for which they do not run again."""
         self._waiting: dict[int, dict[str, Any]] = {}
         self._asked: Asker | None = None
         self._is_ending = False
@@ -251,6 +253,7 @@ class Profile(Generic[T]):
                 succeed(future, None)
                 return future
             self._document.must_be_at_rest()
+            self._last_revision = None
             self._ending = self._letting_go("ended", None)
         return shared(self._ending)
 
@@ -288,8 +291,12 @@ class Profile(Generic[T]):
         self._process_all()
 
     def on_last_save(self, change: Callable[[T], object]) -> None:
-        """A last change of the data before `end` and before a hand-over."""
+        """
+        A last change of the data before `end` and before a hand-over. It is made once, however
+        often the hand-over is tried, unless the data was changed in between.
+        """
         self._last_save.append(change)
+        self._last_revision = None
 
     # --- the way out ---------------------------------------------------------------------------
 
@@ -299,8 +306,10 @@ class Profile(Generic[T]):
         return running(self._let_go(reason, by, sent))
 
     def _send_end(self) -> asyncio.Future[None]:
-        for change in self._last_save:
-            call(partial(self._document.change, change), self._wire.report)
+        if self._document.revision != self._last_revision:
+            for change in self._last_save:
+                call(partial(self._document.change, change), self._wire.report)
+            self._last_revision = self._document.revision
         self._is_ending = True
         return self._saver.end()
 
@@ -400,6 +409,8 @@ class Profile(Generic[T]):
         if isinstance(error, ProfileError) and error.advice == "retry":
             # It was not done, and nothing else tries again. The server's deadline runs.
             asyncio.get_running_loop().call_later(AGAIN_S, self._hand_over_again, by)
+        else:
+            self._last_revision = None
 
     def _hand_over_again(self, by: Asker) -> None:
         # Otherwise it was asked for again meanwhile.

@@ -69,6 +69,8 @@ export class Profile<T> {
   readonly #events: Events<ProfileEvents>;
   readonly #handlers = new Map<string | undefined, Handler<T>>();
   readonly #lastSave: ((data: T) => void)[] = [];
+  /** The revision that the last hooks have left, for which they do not run again. */
+  #lastRevision: number | undefined;
   readonly #waiting = new Map<number, Message>();
   readonly #document: Document<T>;
   readonly #saver: Saver<T>;
@@ -230,6 +232,7 @@ export class Profile<T> {
     } catch (within) {
       return quiet(Promise.reject(within as ProfileError));
     }
+    this.#lastRevision = undefined;
     return (this.#ending = quiet(this.#letGo("ended", undefined)));
   }
 
@@ -253,9 +256,13 @@ export class Profile<T> {
     this.#processAll();
   }
 
-  /** A last change of the data before `end` and before a hand-over. */
+  /**
+   * A last change of the data before `end` and before a hand-over. It is made once, however often
+   * the hand-over is tried, unless the data was changed in between.
+   */
   onLastSave(change: (data: T) => void): void {
     this.#lastSave.push(change);
+    this.#lastRevision = undefined;
   }
 
   // --- the way out ---------------------------------------------------------------------------
@@ -264,11 +271,7 @@ export class Profile<T> {
     // Another transaction may begin at the end of the first.
     while (this.#saver.isFrozen && this.#end === undefined) await this.#saver.whenThawed();
     if (this.#end !== undefined) throw failure("session-ended", `the session is over: ${this.key}`);
-    if (!this.#isEnding) {
-      for (const change of this.#lastSave) {
-        call(() => this.#document.change(change), this.#events.report);
-      }
-    }
+    if (!this.#isEnding) this.#runLast();
     this.#isEnding = true;
     try {
       await this.#saver.end();
@@ -288,6 +291,14 @@ export class Profile<T> {
       }
       throw error;
     }
+  }
+
+  #runLast(): void {
+    if (this.#document.revision === this.#lastRevision) return;
+    for (const change of this.#lastSave) {
+      call(() => this.#document.change(change), this.#events.report);
+    }
+    this.#lastRevision = this.#document.revision;
   }
 
   #finish(reason: End["reason"], by: Asker | undefined, hasLoss: boolean): void {
@@ -355,8 +366,11 @@ export class Profile<T> {
       if (this.#end !== undefined) return;
       const why = error as ProfileError;
       this.#events.emit("save-failed", why);
+      if (why.advice !== "retry") {
+        this.#lastRevision = undefined;
+        return;
+      }
       // It was not done, and nobody else tries again. The server's deadline runs.
-      if (why.advice !== "retry") return;
       setTimeout(() => {
         // Otherwise it was asked for again meanwhile.
         if (this.#release === undefined) this.#handOver(by);

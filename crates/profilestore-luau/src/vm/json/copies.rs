@@ -22,7 +22,7 @@ pub(crate) fn install_copier(lua: &Lua, budget: &Arc<Budget>) -> mlua::Result<()
 }
 
 /// A copy of a table that [`super::encode_to_copy`] has found to be plain. None when there is no
-/// memory for it.
+/// memory for it, or when Luau's 64-bit integers are in it, which are read as numbers.
 pub(crate) fn copy_of(lua: &Lua, table: &Table) -> Option<Table> {
     let copier = lua.app_data_ref::<Copier>()?;
     // It is no larger than what can be stored, and asking after each value whether to go on would
@@ -114,6 +114,17 @@ mod tests {
         lua.load("local data = ... data.a.b = 1").call::<()>(&value).expect("an edit");
         let filled = encode_to_copy(&lua, "Data", &value, DATA).expect("storable");
         assert_eq!(filled, (r#"{"a":{"b":1}}"#.to_owned(), true));
+    }
+
+    /// The copy had integers, with which no number can be added up.
+    #[test]
+    fn of_integers_no_copy_is_made() {
+        let lua = machine();
+        let data = "return { List = { integer.create(5) }, Class = setmetatable({}, {}) }";
+        let value: Value = lua.load(data).eval().expect("a table");
+        let (json, is_plain) = encode_to_copy(&lua, "Data", &value, DATA).expect("storable");
+        assert_eq!((json.as_str(), is_plain), (r#"{"Class":[],"List":[5]}"#, true));
+        assert!(copy_of(&lua, value.as_table().expect("a table")).is_none());
     }
 
     #[test]

@@ -54,8 +54,12 @@ impl All {
     /// The notes, in which this table is to have some.
     fn with(&mut self, table: &Table) -> Table {
         if self.places.len() >= self.sweep_at {
-            let there = self.notes.pairs::<Table, Value>().flatten();
-            self.places = there.map(|(table, _)| place_of(&table)).collect();
+            let pairs = self.notes.pairs::<Table, Value>();
+            let there = pairs.map(|pair| pair.map(|(table, _)| place_of(&table)));
+            // A table that was not reached would lose its notes, so all places stay then.
+            if let Ok(there) = there.collect::<mlua::Result<HashSet<_>>>() {
+                self.places = there;
+            }
             self.sweep_at = PLACES.max(2 * self.places.len());
         }
         self.places.insert(place_of(table));
@@ -196,5 +200,22 @@ mod tests {
         assert!(all.of(&kept).is_some_and(|notes| notes.raw_len() == 1));
         assert!(all.of(&lua.create_table().expect("a table")).is_none());
         assert!(all.places.len() <= all.sweep_at, "{} places", all.places.len());
+    }
+
+    /// The notes behind an entry that could not be read were lost at the next save.
+    #[test]
+    fn places_stay_when_the_notes_cannot_be_looked_through() {
+        let lua = Lua::new();
+        let noted = || {
+            let table = lua.create_table().expect("a table");
+            note(&lua, &table, &Value::Number(1.0), "76561198000000001").expect("a note");
+            table
+        };
+        let mut tables: Vec<Table> = (0..PLACES).map(|_| noted()).collect();
+        let notes = all(&lua).expect("there are notes").notes.clone();
+        notes.raw_set("no table", true).expect("an entry");
+        tables.push(noted());
+        let all = all(&lua).expect("there are notes");
+        assert!(tables.iter().all(|table| all.of(table).is_some()));
     }
 }

@@ -145,6 +145,25 @@ fn each_save_gives_its_data_as_new_tables_that_nothing_changes_later() {
     );
 }
 
+/// Nothing was saved: what its listeners take was asked of it before each save.
+#[test]
+fn a_signal_of_the_script_as_on_after_save_stops_no_save() {
+    both(
+        "local store = Store('Players', { N = 0 })
+        local profile, saved = store:StartSessionAsync('k'), nil
+        profile.OnAfterSave = {
+            Listeners = 1,
+            GetListenerCount = function(signal) return signal.Listeners end,
+            Fire = function(_, data) saved = data end,
+        }
+        profile.Data.N = 1
+        profile:Save()
+        task.wait(1)
+        assert(saved.N == 1 and saved == profile.LastSavedData)
+        assert(store:GetAsync('k').Data.N == 1)",
+    );
+}
+
 #[test]
 fn what_could_not_be_saved_is_not_given_as_saved() {
     live(

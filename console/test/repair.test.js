@@ -250,6 +250,21 @@ test("the button of a rollback counts the ticks, and the address has them", asyn
   await finish(page);
 });
 
+test("data that is a list as a whole is put back by an edit", async () => {
+  await world.put("listed", ["a", "b", "c"]);
+  await edit(world, "listed", [{ op: "set", path: "", value: ["a"] }], "a bad script");
+  const page = await armed(at("listed", "rollback?to=1"));
+  await page.getByLabel("Some places, by an edit").check();
+  await page.getByLabel("Put /Data/1 back").check();
+  assert.ok(await page.getByLabel("Put /Data/2 back").isChecked(), "the list is one place");
+  await sees(page, "with all of its items: (all of it)");
+  await page.getByLabel("Reason").fill("ticket 9");
+  await page.getByRole("button", { name: "Put 2 places back" }).click();
+  await sees(page, "It is version 3");
+  assert.deepEqual((await world.read("listed")).data, ["a", "b", "c"]);
+  await finish(page);
+});
+
 test("a whole profile is rolled back after a preview, and that is undone", async () => {
   await robbed("whole");
   const gift = { message: { type: "gift", coins: 1 } };

@@ -95,6 +95,21 @@ test("on a phone it is told in one line who wrote the version of a profile", asy
   await finish(page);
 });
 
+test("on a phone a button in a table is not broken between its letters", async () => {
+  const viewport = { width: 360, height: 800 };
+  const page = await signedIn(chromium, world, world.key, { viewport });
+  // One version: no link beside the button makes the column wider.
+  await open(page, world, at("user-12", "history"));
+  await arm(page);
+  const lines = await page.getByRole("button", { name: "pin version 1" }).evaluate((one) => {
+    const text = document.createRange();
+    text.selectNodeContents(one);
+    return text.getClientRects().length;
+  });
+  assert.equal(lines, 1);
+  await finish(page);
+});
+
 test("the chosen colours stay, and count more than those of the system", async () => {
   const page = await signedIn(chromium, world, world.key, { colorScheme: "light" });
   await open(page, world, "/");

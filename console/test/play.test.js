@@ -50,6 +50,7 @@ test("an edit is made in the middle of play and undone, and the session goes on"
 for (const [server, word, told, button] of [
   ["silent", "silent", "The change waits for it; if it stays silent", "Hand it to eu-4"],
   ["dead", "ended", "has ended and did not let it go", "Change the profile"],
+  ["unknown", "unknown", "this store does not know that game server", "Change the profile"],
 ])
   test(`an edit of a profile that a game server holds says who makes it: ${word}`, async () => {
     const key = `held-${word}`;

@@ -329,7 +329,8 @@ async fn write(
     let expected = expected(&key, &headers)?;
     let NewData { data } = content.members(&["data"])?;
     DATA.check(&data)?;
-    // No game in Luau could open anything else, and to an import it is no profile.
+    // No game in Luau could open anything else, and to an import it is no profile. What a game in
+    // Rust stores in another form is changed with PATCH.
     if !data.get().starts_with(['{', '[']) {
         return Err(Problem::invalid("the data is neither object nor list").about(&key));
     }

@@ -3,7 +3,7 @@
 use profilestore_server::keys::Scope;
 use serde_json::json;
 
-use crate::{Served, operation, refused};
+use crate::{Served, fill, operation, refused};
 
 const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
 
@@ -254,6 +254,15 @@ async fn data_that_no_game_could_open_is_refused() {
     let known = admin.header("If-Match", made.etag());
     refused(&known.put(PLAYER, r#"{"data":1}"#).await, 400, "invalid");
     known.put(PLAYER, r#"{"data":{}}"#).await.is(200);
+    // What a game in Rust stored in another form can still be changed.
+    fill(&served.store, [("rust".to_owned(), "1".to_owned())]).await;
+    let rust = "/v1/stores/PlayerData/profiles/rust";
+    let known = admin.header("If-Match", admin.get(rust).await.etag());
+    refused(&known.put(rust, r#"{"data":2}"#).await, 400, "invalid");
+    let patch = known.header("Content-Type", "application/json-patch+json");
+    let step = r#"[{"op":"replace","path":"","value":2}]"#;
+    patch.with_body("PATCH", rust, step).await.is(200);
+    assert_eq!(admin.get(rust).await.is(200)["data"], 2);
 }
 
 /// Most clients take such parts of a path away, and would then ask for something else: for the key

@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-B_ht-25X.js",
+        path: "/assets/index-041pXbeI.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-B_ht-25X.js"),
-        packed: include_bytes!("assets-index-B_ht-25X.js.gz"),
+        plain: include_bytes!("assets-index-041pXbeI.js"),
+        packed: include_bytes!("assets-index-041pXbeI.js.gz"),
     },
     File {
-        path: "/assets/index-LxYVwttN.css",
+        path: "/assets/index-ClxVFqZU.css",
         media: "text/css; charset=utf-8",
-        plain: include_bytes!("assets-index-LxYVwttN.css"),
-        packed: include_bytes!("assets-index-LxYVwttN.css.gz"),
+        plain: include_bytes!("assets-index-ClxVFqZU.css"),
+        packed: include_bytes!("assets-index-ClxVFqZU.css.gz"),
     },
     File {
         path: "/",

@@ -48,6 +48,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// which it pings.
 const QUIET: Duration = Duration::from_secs(4);
 
+/// How long the work may take that a client asked for just before its connection ended.
+const LAST_WORK_TIME: Duration = Duration::from_secs(10);
+
 /// How long a client may take to answer a closing frame.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
@@ -125,19 +128,26 @@ pub(crate) async fn serve(
     let (ping, pings) = mpsc::unbounded_channel();
     let (inbox, frames) = inbox();
     tasks.spawn(tell(guest.clone(), pings, outbox.clone()));
-    tasks.spawn(work(desk.clone(), connection, named, frames, revoked.clone()));
+    let mut worker = JoinSet::new();
+    worker.spawn(work(desk.clone(), connection, named, frames, revoked.clone()));
     tasks.spawn(watch_key(desk.clone(), revoked));
-    tokio::select! {
+    let is_left = tokio::select! {
         biased;
-        () = over.notified() => {}
-        () = listen(&desk, connection, &mut incoming, &ping, &inbox) => {}
-        _ = tasks.join_next() => {}
+        () = over.notified() => false,
+        () = listen(&desk, connection, &mut incoming, &ping, &inbox) => true,
+        _ = tasks.join_next() => false,
+        _ = worker.join_next() => false,
         // The closing frame is out, or the client reads no more.
-        _ = &mut writer => {}
-    }
+        _ = &mut writer => false,
+    };
     tasks.abort_all();
     guest.detach(connection);
     drop((outbox, desk, ping, inbox));
+    if is_left {
+        // What came before the end counts, a goodbye above all: no client sends it again.
+        let _ = timeout(LAST_WORK_TIME, worker.join_next()).await;
+    }
+    worker.abort_all();
     // What was sent before goes out, a closing frame included, and the client may close too.
     if !writer.is_finished() {
         let _ = timeout(HELLO_TIME, &mut writer).await;

@@ -45,6 +45,29 @@ async fn messages_that_one_session_leaves_unanswered_hold_up_no_other_session() 
 }
 
 #[tokio::test]
+async fn a_goodbye_just_before_the_connection_ends_is_heard() {
+    let served = Served::start().await;
+    for n in 0..30 {
+        let mut game = game(&served, &format!("eu-{n}")).await;
+        game.send(json!({ "bye": {} })).await;
+        game.cut().await;
+    }
+    let alive = async || {
+        let servers = served.admin().get("/v1/servers?page_size=100").await.is(200);
+        let servers = servers["items"].as_array().unwrap().clone();
+        let mut games = servers.into_iter().filter(|it| !it["host"].is_null());
+        games.any(|it| it["state"] != "dead")
+    };
+    for _ in 0..400 {
+        if !alive().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("a game server that said goodbye is still alive in the store");
+}
+
+#[tokio::test]
 async fn the_author_of_a_sessions_writes_is_the_key_and_not_only_what_the_client_calls_itself() {
     let served = Served::start().await;
     let mut game = game(&served, "eu-1").await;

@@ -129,7 +129,9 @@ pub(crate) async fn serve(
     let (inbox, frames) = inbox();
     tasks.spawn(tell(guest.clone(), pings, outbox.clone()));
     let mut worker = JoinSet::new();
-    worker.spawn(work(desk.clone(), connection, named, frames, revoked.clone()));
+    let is_resumed = Arc::new(AtomicBool::new(named.is_empty()));
+    let done = is_resumed.clone();
+    worker.spawn(work(desk.clone(), connection, named, frames, revoked.clone(), done));
     tasks.spawn(watch_key(desk.clone(), revoked));
     let is_left = tokio::select! {
         biased;
@@ -143,8 +145,9 @@ pub(crate) async fn serve(
     tasks.abort_all();
     guest.detach(connection);
     drop((outbox, desk, ping, inbox));
-    if is_left {
-        // What came before the end counts, a goodbye above all: no client sends it again.
+    if is_left && is_resumed.load(Ordering::Acquire) {
+        // What came before the end counts, a goodbye above all: no client sends it again. A resume
+        // that is under way is the next connection's.
         let _ = timeout(LAST_WORK_TIME, worker.join_next()).await;
     }
     worker.abort_all();
@@ -356,9 +359,11 @@ async fn work(
     named: Vec<Past>,
     mut frames: Waiting,
     revoked: Arc<AtomicBool>,
+    is_resumed: Arc<AtomicBool>,
 ) {
     stream::iter(named).for_each_concurrent(ADOPTED_AT_ONCE, |named| adopt(&desk, named)).await;
     desk.guest.server.all_named();
+    is_resumed.store(true, Ordering::Release);
     while let Some(frame) = frames.next().await {
         if !desk.guest.is_current(connection) {
             return;

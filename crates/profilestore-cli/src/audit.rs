@@ -215,7 +215,7 @@ async fn own_entry(store: &Store, operation: Uuid) -> Result<Option<AuditEntry>,
 }
 
 /// When an operation began, as its identity says, Unix milliseconds.
-fn began_ms(operation: Uuid) -> i64 {
+pub(crate) fn began_ms(operation: Uuid) -> i64 {
     i64::try_from(operation.as_u128() >> 80).unwrap_or_default()
 }
 

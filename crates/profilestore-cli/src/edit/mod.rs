@@ -25,6 +25,7 @@ mod interactive;
 mod preview;
 mod report;
 mod steps;
+mod undo;
 
 /// How many keys are asked for at once.
 const PAGE: usize = 256;
@@ -71,9 +72,13 @@ pub(crate) struct EditCommand {
     #[arg(long, value_name = "ID", conflicts_with = "undo")]
     resume: Option<Uuid>,
     /// Undo an operation, profile by profile: what was added is taken back, everything else is put
-    /// back unless it was changed since; new profiles do not get it any more
+    /// back unless it was changed since; new profiles do not get it any more. One that was broken
+    /// off goes on, and one that is done is not done twice
     #[arg(long, value_name = "ID")]
     undo: Option<Uuid>,
+    /// With --undo: also what was undone before; what was added is subtracted a second time
+    #[arg(long, requires = "undo")]
+    again: bool,
     /// With --all and --standing: which store
     #[arg(long, value_parser = plain_name, value_name = "NAME")]
     store_name: Option<String>,
@@ -143,23 +148,44 @@ impl EditCommand {
                 let bulk = BulkEdit::resume(&*file, operation).await.map_err(failure)?;
                 self.bulk(app, file, bulk, by, None).await
             }
-            (None, None, Some(of)) => {
-                if !self.yes && !ask(&format!("undo operation {of}?"))? {
-                    return Err(Failure::Work(format!("not undone: operation=`{of}`")));
-                }
-                let booked = AuditQuery { operation: Some(of), ..AuditQuery::default() };
-                let booked = audit_entries(&*file, &booked).await.map_err(failure)?;
-                let undo = BulkEdit::undo(Env::system().uuid(), of);
-                let status = self.bulk(app, file, undo, by, None).await?;
-                if booked.entries.is_empty() && booked.unreadable.is_empty() {
-                    return Err(Failure::NotFound(format!(
-                        "the audit log has no such operation; if it is still on its way, it will \
-                         not take effect: operation=`{of}`"
-                    )));
-                }
-                Ok(status)
-            }
+            (None, None, Some(of)) => self.undo_of(app, file, of, by).await,
         }
+    }
+
+    /// Undoes an operation, once: one that was broken off is gone on with.
+    async fn undo_of(
+        &self,
+        app: &App,
+        file: Store,
+        of: Uuid,
+        by: Attribution,
+    ) -> Result<Status, Failure> {
+        let broken_off = match undo::newest(&file, of).await? {
+            Some(begun) if begun.outcome == AuditOutcome::Pending => Some(begun.operation),
+            Some(undone) if !self.again => return Err(undo::refused(of, &undone)),
+            _ => None,
+        };
+        let question = match broken_off {
+            Some(begun) => format!("go on to undo operation {of}, with operation {begun}?"),
+            None => format!("undo operation {of}?"),
+        };
+        if !self.yes && !ask(&question)? {
+            return Err(Failure::Work(format!("not undone: operation=`{of}`")));
+        }
+        let booked = AuditQuery { operation: Some(of), ..AuditQuery::default() };
+        let booked = audit_entries(&*file, &booked).await.map_err(failure)?;
+        let undo = match broken_off {
+            Some(begun) => BulkEdit::resume(&*file, begun).await.map_err(failure)?,
+            None => BulkEdit::undo(Env::system().uuid(), of),
+        };
+        let status = self.bulk(app, file, undo, by, None).await?;
+        if booked.entries.is_empty() && booked.unreadable.is_empty() {
+            return Err(Failure::NotFound(format!(
+                "the audit log has no such operation; if it is still on its way, it will not take \
+                    effect: operation=`{of}`"
+            )));
+        }
+        Ok(status)
     }
 
     /// A name that would narrow something down, and does not, is none of this command line.

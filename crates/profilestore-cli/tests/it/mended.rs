@@ -110,6 +110,36 @@ fn names_that_do_not_narrow_an_operation_down_are_refused() {
     assert_eq!(place.ok(&["get", "PlayerData/a", "--path", "/Coins"]), "10\n");
 }
 
+/// The same command once more, as the runbook says for one that was broken off, subtracted what
+/// was added a second time.
+#[test]
+fn an_operation_is_undone_once() {
+    let place = place();
+    let coins = || place.ok(&["get", "PlayerData/a", "--path", "/Coins"]);
+    let edit = ["edit", "--all", "--store-name", "PlayerData", "--add", "/Coins=5"];
+    let edited = place.json(&[&edit[..], &["--yes", "--json"]].concat());
+    let operation = edited["operation"].as_str().unwrap();
+    assert_eq!(coins(), "15\n");
+    // Killed when it was booked, and before it came to the first profile.
+    let killed = Env::system().uuid();
+    let by = Attribution::new("bob");
+    let begun = AuditEntry::new(killed, "undo", Vec::new(), by).detail("undoes", operation);
+    book(&place, &[begun.outcome(AuditOutcome::Pending)]);
+    let undo = ["edit", "--undo", operation, "--yes", "--json"];
+    let undone = place.json(&undo);
+    assert_eq!(undone["operation"], killed.to_string(), "it goes on: {undone}");
+    assert_eq!((&undone["done"], coins().as_str()), (&json!(1), "10\n"));
+    let again = place.run(&undo);
+    assert_eq!((again.code, &*again.stdout), (1, ""), "{again:?}");
+    assert!(again.stderr.contains(&format!("--undo {killed}.")), "{again:?}");
+    assert_eq!(coins(), "10\n");
+    place.ok(&[&undo[..], &["--again"]].concat());
+    assert_eq!(coins(), "5\n");
+    // An undo is an operation like any other.
+    place.ok(&["edit", "--undo", &killed.to_string(), "--yes", "--json"]);
+    assert_eq!(coins(), "10\n");
+}
+
 /// What is shown before the operator is asked stood before the JSON.
 #[test]
 fn with_json_nothing_else_is_on_standard_output() {

@@ -385,8 +385,9 @@ async fn operations(store: &dyn DataStore) -> Result<Operations, Failure> {
                 let at_ms = if is_whole { &mut found.backup_ms } else { &mut found.damaged_ms };
                 *at_ms = (*at_ms).max(Some(entry.began_ms));
                 let file = entry.details.get("file").and_then(Value::as_str).map(Path::new);
-                let folder = || file?.parent().map(Path::to_owned);
-                found.folder = found.folder.take().or_else(folder);
+                // A name without a folder tells of none: where it was typed is not known.
+                let folder = file.and_then(Path::parent).filter(|at| !at.as_os_str().is_empty());
+                found.folder = found.folder.take().or_else(|| folder.map(Path::to_owned));
             }
             if later.settles(&entry) {
                 continue;

@@ -112,6 +112,26 @@ fn an_empty_list_says_that_nothing_matched() {
     }
 }
 
+/// Flips a bit of this value in the file.
+fn damage(place: &Place, value: &[u8]) {
+    let file = place.path("profiles.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(value.len()).position(|part| part == value).unwrap();
+    bytes[at + 4] ^= 1;
+    fs::write(&file, bytes).unwrap();
+}
+
+/// After a backup that was named without a folder, `status` said `backup --to ''`.
+#[test]
+fn status_names_a_folder_after_a_backup_that_was_named_without_one() {
+    let place = place();
+    write_value(&place, "a", b"a whole value").unwrap();
+    damage(&place, b"a whole value");
+    assert_eq!(place.run(&["backup", "damaged.db"]).code, 1);
+    let ran = place.run(&["status"]);
+    assert!(ran.code == 1 && ran.stdout.contains("backup --to ./backups "), "{ran:?}");
+}
+
 /// `status` said that all was well after a backup of a damaged store.
 #[test]
 fn status_tells_of_a_damaged_backup_and_where_to_put_a_whole_one() {
@@ -120,12 +140,7 @@ fn status_tells_of_a_damaged_backup_and_where_to_put_a_whole_one() {
     place.ok(&["backup", "--to", "my backups"]);
     place.ok(&["status"]);
     let whole = place.json(&["status", "--json"])["last_backup_ms"].clone();
-    let file = place.path("profiles.db");
-    let mut bytes = fs::read(&file).unwrap();
-    let value = b"a whole value";
-    let at = bytes.windows(value.len()).position(|part| part == value).unwrap();
-    bytes[at + 4] = b'a';
-    fs::write(&file, bytes).unwrap();
+    damage(&place, b"a whole value");
     // Of another name than the first one, which may be of the same second.
     let made = place.run(&["backup", "my backups/damaged.db"]);
     assert!(made.code == 1 && made.stdout.contains("also in the backup"), "{made:?}");

@@ -176,7 +176,7 @@ impl Backup {
         let file = to.to_owned();
         let report = waited(move |bar| store.backup(&file, pages(&bar)))
             .await?
-            .map_err(|error| not_done(&app.place, &error))?;
+            .map_err(|error| not_written(&app.place, to, &error))?;
         book(app, to, &report, self.by.attribution()?).await;
         let bytes = fs::metadata(to).map_or(0, |data| data.len());
         let unreadable: Vec<_> = report.damaged.iter().map(unreadable).collect();
@@ -348,6 +348,17 @@ fn pages(bar: &ProgressBar) -> impl FnMut(u64, u64) {
     move |done, of| {
         bar.set_message(format!("copied {} %", done * 100 / of.max(1)));
         bar.tick();
+    }
+}
+
+/// A disk that is full is the backup's: reading the store fills none.
+fn not_written(place: &Place, to: &Path, error: &StoreError) -> Failure {
+    match error {
+        StoreError::Unavailable { reason } if reason.starts_with("the disk is full") => {
+            let file = to.display();
+            Failure::Work(format!("the backup cannot be written: {reason}: file=`{file}`"))
+        }
+        error => not_done(place, error),
     }
 }
 

@@ -140,6 +140,29 @@ fn an_operation_is_undone_once() {
     assert_eq!(coins(), "10\n");
 }
 
+/// A backup to a disk that is full said that the store cannot be used.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_of_the_backup_is_not_the_stores() {
+    let place = place();
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["-rm", "sh", "-c"]).current_dir(place.folder.path());
+    shell.arg(
+        "mkdir disk && mount -t tmpfs -o size=16k none disk || exit 99; \
+            \"$PROGRAM\" backup disk/copy.db",
+    );
+    shell.env("PROGRAM", env!("CARGO_BIN_EXE_profilestore"));
+    shell.env("PROFILESTORE_STORE", "profiles.db").env_remove("PROFILESTORE_CONFIG");
+    let Ok(ran) = shell.output().map(Ran::from) else { return };
+    if ran.code == 99 || ran.stderr.starts_with("unshare:") {
+        eprintln!("not shown: a disk that fills cannot be mounted on this machine");
+        return;
+    }
+    assert_eq!((ran.code, &*ran.stdout), (1, ""), "{ran:?}");
+    let full = "the backup cannot be written: the disk is full: ";
+    assert!(ran.stderr.contains(full) && ran.stderr.contains("file=`disk/copy.db`"), "{ran:?}");
+}
+
 /// What is shown before the operator is asked stood before the JSON.
 #[test]
 fn with_json_nothing_else_is_on_standard_output() {

@@ -43,7 +43,8 @@ impl Operator {
     ///
     /// # Errors
     ///
-    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest;
+    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest: what has not
+    /// reached the store by then is called off, and steals nothing later.
     /// [`ErrorKind::Unknown`] when the session's last save is not stored within that time, or
     /// [`crate::Settings::call_timeout`] if that is longer: it goes on; and when the session has
     /// ended and that could not be booked. Two of them say that a login came at the same moment and

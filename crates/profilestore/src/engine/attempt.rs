@@ -15,9 +15,15 @@ use super::{
     rewrite::{MAX_ROUNDS, overtaken},
 };
 use crate::{
-    data_store::{DataStoreExt, Incarnation, KeyState, Returning, StoreError},
+    data_store::{
+        Commit, CommitReply, DataStoreExt, Incarnation, KeyState, Returning, ServerId, StoreError,
+    },
     error::{Error, ErrorKind, Result},
-    link::deadline::Unless,
+    link::{
+        Link,
+        commit::Backoff,
+        deadline::{ForEver, Patience, Unless},
+    },
     ownership::{self, Asker, Start, Take},
     record::Stored,
     session::info::SessionInfo,
@@ -202,9 +208,10 @@ impl Load {
         }
     }
 
-    /// Writes our request. False when the lease changed meanwhile.
+    /// Writes our request. False when the lease changed meanwhile, or the claim has gone and the
+    /// request is never written.
     async fn ask(&self, engine: &Engine, look: &Look) -> Result<bool> {
-        let Look { incarnation, state, asker, now_ms, .. } = look;
+        let Look { incarnation, state, asker, now_ms, terms, .. } = look;
         let link = &engine.link;
         let commit = link.commit_in(
             *incarnation,
@@ -213,10 +220,55 @@ impl Load {
         );
         self.note_asking();
         let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
-        match link.settle_for(holder, &self.key, &commit, Unless(|| link.is_closing())).await {
-            Ok(_) => Ok(true),
+        // A request that stays behind when the server shuts down expires by itself.
+        let patience = Unless(|| link.is_closing());
+        match self.settle_for_claim(link, terms.number, &commit, holder, patience).await {
+            Ok(reply) => Ok(reply.is_some()),
             Err(error) if overtaken(link, &error).await => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Commits for a claim, under one identity until the outcome is known. When the claim goes
+    /// before, its caller hears that the start failed. So the commit is called off then, and not
+    /// sent again. None: it is never applied. `holder`: the server that waits for the commit.
+    /// `patience`: how long its outcome is asked for once the claim has gone.
+    pub(super) async fn settle_for_claim(
+        &self,
+        link: &Link,
+        number: u64,
+        commit: &Commit,
+        holder: Option<ServerId>,
+        patience: impl Patience,
+    ) -> Result<Option<CommitReply>, StoreError> {
+        if self.terms_of(number).is_none() {
+            return Ok(None);
+        }
+        tokio::select! {
+            // In this order: no attempt is made once the claim has gone.
+            biased;
+            () = self.gone(number) => {}
+            settled = link.settle_for(holder, &self.key, commit, ForEver) => {
+                return settled.map(Some);
+            }
+        }
+        tracing::debug!(key = %self.key, commit = ?commit.id, "a commit of a start is called off");
+        let mut backoff = Backoff::default();
+        let called_off = Box::pin(link.call_off(commit, &mut backoff, &patience)).await;
+        match called_off {
+            Ok(true) => Ok(None),
+            // It had been applied. The same commit again brings what the store holds since.
+            Ok(false) => link.settle(commit, patience).await.map(Some),
+            // Nothing will tell any more, or not while this server goes on.
+            Err(StoreError::TakenAway { .. } | StoreError::Unavailable { .. }) => {
+                Err(StoreError::Indeterminate {
+                    commit: commit.id,
+                    reason: "the start was called off before the store answered".into(),
+                })
+            }
+            // Other contents took the place of the store's, another host has the place of this one,
+            // or the server shuts down.
+            Err(error) => Err(error),
         }
     }
 }

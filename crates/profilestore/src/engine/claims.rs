@@ -52,6 +52,8 @@ pub(super) struct Load {
     /// Whose place in the table it took: a session that was closed, or about to be.
     before: Option<Arc<Session>>,
     pub(super) claims: Mutex<Claims>,
+    /// Told after a claim has gone, and before its caller hears of it.
+    gone: Notify,
     pub(super) wake: Arc<Notify>,
     /// Notices that came since the last look at the key. They may be about a thief of what is being
     /// taken: the session begins with them.
@@ -155,6 +157,7 @@ impl Load {
             session,
             before,
             claims: Mutex::default(),
+            gone: Notify::new(),
             wake: Arc::default(),
             unseen: Unseen::default(),
         })
@@ -181,7 +184,26 @@ impl Load {
 
     /// Takes a claim away, if it is still the one that gets the outcome.
     fn take_claim(&self, number: u64) -> Option<Claim> {
-        self.claims.lock().current.take_if(|claim| claim.terms.number == number)
+        let claim = self.claims.lock().current.take_if(|claim| claim.terms.number == number);
+        self.note_gone();
+        claim
+    }
+
+    /// A claim was taken away, or another one took its place.
+    pub(super) fn note_gone(&self) {
+        self.gone.notify_waiters();
+    }
+
+    /// Waits until a claim has gone.
+    pub(super) async fn gone(&self, number: u64) {
+        loop {
+            // From here on nothing that goes is missed.
+            let gone = self.gone.notified();
+            if self.terms_of(number).is_none() {
+                return;
+            }
+            gone.await;
+        }
     }
 
     /// Refuses a claim that is no longer wanted. True if it is gone.

@@ -149,6 +149,7 @@ impl Engine {
                 let load = load.clone();
                 let (started, earlier) = load.claim(self, codec, options, since)?;
                 drop(slots);
+                load.note_gone();
                 load.wake.notify_one();
                 if let Some(earlier) = earlier {
                     let message = "a later start on this server took this one's place";
@@ -193,6 +194,7 @@ impl Drop for Running {
             self.load.forget_slot(&mut slots);
             self.load.claims.lock().current.take()
         };
+        self.load.note_gone();
         self.load.forget_waiter(&self.engine.table);
         if let Some(claim) = left {
             let error = if thread::panicking() { broken_off() } else { runtime_gone() };

@@ -28,7 +28,7 @@ struct Sent {
 }
 
 impl Load {
-    /// Takes the profile. None when the store holds something else by now.
+    /// Takes the profile. None when the store holds something else by now, or the claim has gone.
     pub(super) async fn take(
         &self,
         engine: &Arc<Engine>,
@@ -61,8 +61,8 @@ impl Load {
             // A new incarnation of this server began meanwhile.
             return Ok(None);
         }
-        match link.settle(&commit, ForEver).await {
-            Ok(reply) => {
+        match self.settle_for_claim(link, terms.number, &commit, None, ForEver).await {
+            Ok(Some(reply)) => {
                 self.took(
                     engine,
                     look,
@@ -72,6 +72,8 @@ impl Load {
                 )
                 .await
             }
+            // The claim has gone, and the commit is never applied.
+            Ok(None) => Ok(None),
             Err(error) if overtaken(link, &error).await => {
                 if found.write {
                     // Perhaps it was the list of standing edits that had changed.

@@ -7,6 +7,7 @@ use std::{
 
 use profilestore::{
     Attribution, Edit, ErrorKind, GameServer, ProfileKey,
+    audit::{AuditOutcome, AuditQuery, audit_entries},
     data_store::{DataStoreExt, MemoryStore, MessageId, Returning, VersionRef},
     env::{Env, SystemRng},
 };
@@ -272,4 +273,29 @@ async fn an_edit_that_waits_for_the_holder_answers_when_its_patience_is_over() {
     let edit = ann.edit_as(world.env.uuid(), &key(), &more_coins(1), patience);
     assert_eq!(edit.await.unwrap_err().kind(), ErrorKind::Unknown);
     assert_eq!(began.elapsed(), patience);
+}
+
+/// The log said that it was refused, and when the store was back the session was stolen.
+#[tokio::test(start_paused = true)]
+async fn an_operators_end_that_is_booked_as_refused_steals_nothing_later() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let held = open(&a, "p").await;
+    earn(&held, 7);
+    // The entry of the audit log is written, and nothing after it.
+    own_way.plan().fail(Fault::RequestLost, u64::MAX);
+    own_way.plan().spare(1);
+    let ann = b.operator(Attribution::new("ann"));
+    let ending = tokio::spawn(ann.end_session(&key(), true, Duration::from_secs(5)));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    own_way.plan().heal();
+    assert_eq!(ending.await.unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+    let log = audit_entries(&world.store, &AuditQuery::default()).await.unwrap().entries;
+    let outcomes: Vec<_> = log.iter().map(|entry| &entry.outcome).collect();
+    assert!(matches!(outcomes[..], [AuditOutcome::Refused { .. }]), "{outcomes:?}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(held.is_active());
+    held.save().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 7);
 }

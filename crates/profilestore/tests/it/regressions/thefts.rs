@@ -272,3 +272,88 @@ async fn a_session_whose_look_failed_is_active_after_its_next_save() {
     profile.save().await.unwrap();
     assert!(profile.is_active() && offered.load(Ordering::SeqCst));
 }
+
+async fn holder_of(world: &World, key: &str) -> Option<String> {
+    let key = ProfileKey::new("PlayerData", "global", key).unwrap();
+    let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
+    state.lease.holder.map(|holder| holder.job_id)
+}
+
+/// Its request, or its steal, was sent again until the store took it, long after its caller had
+/// heard that it failed. What the holder had not saved was lost.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_was_called_off_in_an_outage_ends_no_session_after_it() {
+    for steal in [false, true] {
+        let world = World::new();
+        let own_way = world.another_way();
+        let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+        let held = open(&a, "p").await;
+        earn(&held, 7);
+        // Renewals and reads get through.
+        own_way.plan().fail(Fault::RequestLost, u64::MAX);
+        let mut options = StartOptions::new().timeout(Duration::from_secs(5));
+        options.steal = steal;
+        let late = players(&b).start_session_with("p", options).await;
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut, "steal: {steal}");
+        own_way.plan().heal();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(held.is_active(), "steal: {steal}");
+        // The next start is not in the way of what was called off.
+        assert_eq!(open(&b, "p").await.data().coins, 7, "steal: {steal}");
+    }
+}
+
+/// The same for one whose future is dropped while the store gives no answer at all.
+#[tokio::test(start_paused = true)]
+async fn a_steal_that_is_dropped_on_its_way_to_a_slow_store_takes_nothing() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let held = open(&a, "p").await;
+    earn(&held, 7);
+    // The look is answered after 1 s, and the steal would arrive half a second later.
+    own_way.plan().slow(Duration::from_secs(1));
+    let stealing = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    stealing.abort();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(held.is_active());
+    assert_eq!(holder_of(&world, "p").await.as_deref(), Some("a"));
+}
+
+/// The steal of the earlier start was carried out, though no start wanted it any more.
+#[tokio::test(start_paused = true)]
+async fn a_start_in_the_place_of_a_steal_that_was_not_carried_out_asks_the_holder() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let held = open(&a, "p").await;
+    earn(&held, 7);
+    own_way.plan().fail(Fault::RequestLost, u64::MAX);
+    let first = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
+    settle().await;
+    let second = tokio::spawn(players(&b).start_session("p"));
+    assert_eq!(first.await.unwrap().unwrap_err().kind(), ErrorKind::Superseded);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    own_way.plan().heal();
+    assert_eq!(second.await.unwrap().unwrap().data().coins, 7);
+    assert!(held.is_over());
+}
+
+/// What was applied before the start was called off cannot be taken back. The profile is let go.
+#[tokio::test(start_paused = true)]
+async fn a_steal_that_was_done_before_its_start_was_called_off_leaves_the_profile_free() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let held = open(&a, "p").await;
+    own_way.plan().fail(Fault::AnswerLost, u64::MAX);
+    let options = StartOptions::new().steal().timeout(Duration::from_secs(5));
+    let late = players(&b).start_session_with("p", options).await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(holder_of(&world, "p").await.as_deref(), Some("b"));
+    own_way.plan().heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(held.is_over());
+    assert_eq!(holder_of(&world, "p").await, None);
+}

@@ -14,6 +14,7 @@ use crate::{
     },
     env::{Env, ManualClock, SeededRng, TokioClock},
     error::Error,
+    messenger::LocalMessenger,
     record::Stored,
 };
 
@@ -138,6 +139,43 @@ async fn a_save_that_waits_for_room_holds_up_no_hand_over() {
     let there = players.start_session(last.key().key()).await.unwrap();
     assert_eq!(*ended.lock(), [SessionEnd::External]);
     assert_eq!(there.data(), json!({"coins": 2}));
+    server.crash();
+    other.crash();
+}
+
+/// Each message took the save out of the line and to the end of it. So it was never done while
+/// messages came more often than the line took.
+#[tokio::test(start_paused = true)]
+async fn a_save_that_waits_for_room_keeps_its_place_while_messages_come() {
+    let clock = Arc::new(TokioClock::new(1_795_000_000_000));
+    let env = Env::new(clock, Arc::new(SeededRng::new(1)));
+    let store = FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), Throttled::default());
+    let other_way = store.another_way(Throttled::default());
+    let messenger = LocalMessenger::new();
+    let server = GameServer::builder(store.clone()).env(env.clone()).messenger(messenger.clone());
+    let server = server.start().await.unwrap();
+    let other = GameServer::builder(other_way).env(env).messenger(messenger).start().await.unwrap();
+    let players = server.store::<Value>("Players").unwrap();
+    let mut profiles = Vec::new();
+    for n in 0..1000 {
+        profiles.push(players.start_session(&format!("p{n}")).await.unwrap());
+    }
+    // Each is due twice as often as the store takes saves.
+    server.change_settings(|settings| settings.autosave_period = 10 * SECOND).unwrap();
+    store.plan().set(50);
+    let sender = other.store::<Value>("Players").unwrap();
+    let mut saving = None;
+    for second in 0..90 {
+        profiles.iter().for_each(|profile| edit(profile, second));
+        if second == 30 {
+            saving = Some(tokio::spawn(profiles[0].save()));
+        }
+        sender.send_message("p0", &json!(second)).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+    }
+    let saving = saving.unwrap();
+    assert!(saving.is_finished(), "a minute was not enough");
+    saving.await.unwrap().unwrap();
     server.crash();
     other.crash();
 }

@@ -51,6 +51,10 @@ pub(crate) enum Rank {
     Save,
 }
 
+/// A place in the line. A save that leaves the line for a while keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
+
 pub(crate) struct Room {
     env: Env,
     state: Mutex<State>,
@@ -65,11 +69,15 @@ struct State {
     most: f64,
     /// When `most` was lowered last: what began before that says nothing new.
     lowered: Option<Instant>,
+    /// The next place that is given.
+    next_place: u64,
+    /// Both by their places.
     first: VecDeque<Waiting>,
     rest: VecDeque<Waiting>,
 }
 
 struct Waiting {
+    place: Place,
     bytes: isize,
     enter: oneshot::Sender<Pass>,
 }
@@ -87,21 +95,48 @@ pub(crate) struct Pass {
 impl Room {
     pub(crate) fn new(env: Env) -> Arc<Self> {
         let (first, rest) = (VecDeque::new(), VecDeque::new());
-        let state = State { free: BYTES, saves: 0, most: FIRST, lowered: None, first, rest };
+        let state = State {
+            free: BYTES,
+            saves: 0,
+            most: FIRST,
+            lowered: None,
+            next_place: 0,
+            first,
+            rest,
+        };
         Arc::new(Self { env, state: Mutex::new(state), told: AtomicBool::new(false) })
     }
 
-    /// Waits for room for a copy of about so many bytes.
+    /// A place behind all that were given before.
+    pub(crate) fn place(&self) -> Place {
+        let mut state = self.state.lock();
+        state.next_place += 1;
+        Place(state.next_place)
+    }
+
+    /// Waits for room for a copy of about so many bytes, at the end of the line.
     pub(crate) async fn enter(self: &Arc<Self>, rank: Rank, bytes: usize) -> Pass {
+        self.enter_at(self.place(), rank, bytes).await
+    }
+
+    /// The same at a place that only this caller has. It may be entered again at when the wait was
+    /// dropped.
+    pub(crate) async fn enter_at(self: &Arc<Self>, place: Place, rank: Rank, bytes: usize) -> Pass {
         let bytes = isize::try_from(bytes).unwrap_or(BYTES).saturating_add(OVERHEAD).min(BYTES);
         let entered = {
             let mut state = self.state.lock();
-            if state.admits(rank, bytes) {
+            if state.admits(place, rank, bytes) {
                 return self.pass(&mut state, rank, bytes);
             }
             let (enter, entered) = oneshot::channel();
             let line = if rank == Rank::First { &mut state.first } else { &mut state.rest };
-            line.push_back(Waiting { bytes, enter });
+            let at = line.partition_point(|waiting| waiting.place < place);
+            let waiting = Waiting { place, bytes, enter };
+            match line.get_mut(at) {
+                // The wait that was dropped.
+                Some(before) if before.place == place => *before = waiting,
+                _ => line.insert(at, waiting),
+            }
             metrics::gauge!("profilestore_saves_waiting")
                 .set((state.first.len() + state.rest.len()) as f64);
             entered
@@ -158,9 +193,14 @@ impl Room {
 }
 
 impl State {
-    /// True when a save may enter without waiting, and passes none that waits.
-    fn admits(&self, rank: Rank, bytes: isize) -> bool {
-        let before = !self.first.is_empty() || (rank == Rank::Save && !self.rest.is_empty());
+    /// True when a save may enter without waiting, and passes none that waits before it.
+    fn admits(&self, place: Place, rank: Rank, bytes: isize) -> bool {
+        let is_before =
+            |line: &VecDeque<Waiting>| line.front().is_some_and(|waiting| waiting.place < place);
+        let before = match rank {
+            Rank::First => is_before(&self.first),
+            Rank::Save => !self.first.is_empty() || is_before(&self.rest),
+        };
         !before && self.fits(rank, bytes)
     }
 
@@ -265,6 +305,30 @@ mod tests {
             done.unwrap();
         }
         assert_eq!(*order.lock(), ["end", "save"]);
+        assert_eq!(room.bytes_under_way(), 0);
+    }
+
+    /// It went to the end of the line each time that it came back.
+    #[tokio::test(start_paused = true)]
+    async fn a_save_that_leaves_the_line_for_a_while_keeps_its_place() {
+        let room = Room::new(Env::system());
+        let large = room.enter(Rank::Save, 60 << 20).await;
+        let early = room.place();
+        let mut waits = Box::pin(room.enter_at(early, Rank::Save, 40 << 20));
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(waits);
+        let mut later = Box::pin(room.enter(Rank::Save, 40 << 20));
+        assert!(later.as_mut().now_or_never().is_none());
+        let mut waits = Box::pin(room.enter_at(early, Rank::Save, 40 << 20));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let mut end = Box::pin(room.enter(Rank::First, 40 << 20));
+        assert!(end.as_mut().now_or_never().is_none());
+        drop(large);
+        assert!(later.as_mut().now_or_never().is_none() && waits.as_mut().now_or_never().is_none());
+        drop(end.as_mut().now_or_never().expect("an end goes first"));
+        assert!(later.as_mut().now_or_never().is_none());
+        drop(waits.as_mut().now_or_never().expect("the earlier place goes first"));
+        drop(later.as_mut().now_or_never().expect("then the later one"));
         assert_eq!(room.bytes_under_way(), 0);
     }
 

@@ -5,8 +5,8 @@
 //! order.
 //!
 //! * [`live`]: the data and how it is edited. [`known`], [`lease`]: what the store holds of it.
-//! * [`save`], [`look`], [`end`]: what runs in the key's queue. [`outcome`]: what becomes of the
-//!   end.
+//! * [`save`], [`look`], [`end`]: what runs in the key's queue. [`in_line`]: how a save waits for
+//!   room. [`outcome`]: what becomes of the end.
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
 //! * [`collect`]: data that is kept elsewhere in this process.
@@ -52,6 +52,7 @@ mod end;
 pub(crate) mod handed;
 pub(crate) mod handlers;
 mod hosted;
+mod in_line;
 pub(crate) mod info;
 pub(crate) mod known;
 mod lease;

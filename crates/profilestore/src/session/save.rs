@@ -12,7 +12,7 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Session, collect::Collect, document::Document, remote::Remote, snapshot::Snapshot};
+use super::{Session, collect::Collect, document::Document, snapshot::Snapshot};
 use crate::{
     audit::AuditOutcome,
     data::{check_for_save, encode_for_save},
@@ -26,7 +26,7 @@ use crate::{
         commit::Backoff,
         deadline::{ForEver, Once, Unless},
         hosting::Request,
-        room::{Pass, Rank},
+        room::Pass,
     },
     ownership::Held,
     record::{Record, Stored},
@@ -246,31 +246,6 @@ impl Session {
         }
         agree()?;
         self.save_snapshot(self.live.snapshot(), pass, None).await.map(drop)
-    }
-
-    /// Waits for room for a copy of the data, at most until something that goes first waits behind
-    /// this save. Nothing of the save is built yet, so a look that is wanted need not wait: another
-    /// server may ask for the profile.
-    pub(super) async fn room_to_save(self: &Arc<Self>) -> Pass {
-        let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
-        // What the hint asked for may be done already: then no save is needed for it.
-        while !self.is_over() && !self.holds_up_what_goes_first() {
-            // The place in the line goes before the look: a look may end the session, which waits
-            // for room itself.
-            tokio::select! {
-                biased;
-                pass = room.enter(Rank::Save, bytes) => return pass,
-                () = self.hurry.notified() => {}
-            }
-            self.look_if_wanted().await;
-        }
-        room.enter(Rank::First, bytes).await
-    }
-
-    /// True while a trade or an end waits for the session's turn.
-    fn holds_up_what_goes_first(&self) -> bool {
-        let ending = self.remote.as_deref().is_some_and(Remote::is_ending);
-        ending || self.live.is_wanted_by_what_goes_first()
     }
 
     /// Saves as [`Session::save_now`] does, without hooks, and only if there is something to save.

@@ -1,0 +1,72 @@
+//! Waiting for room to save, at a place in the line that is kept while the session looks at the
+//! store.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Session, remote::Remote};
+use crate::link::room::{Pass, Place, Rank};
+
+/// How long a save that waits for room stays in the line between two looks, at most: as long as the
+/// look took, if that is shorter.
+const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Waits for room for a copy of the data, at most until something that goes first waits behind
+    /// this save. Nothing of the save is built yet, so a look that is wanted need not wait: another
+    /// server may ask for the profile.
+    pub(super) async fn room_to_save(self: &Arc<Self>) -> Pass {
+        let (env, room) = (&self.link.env, &self.link.room);
+        let bytes = self.stored_bytes.load(Relaxed);
+        let place = room.place();
+        let mut stays_until = env.now();
+        // What the hint asked for may be done already: then no save is needed for it.
+        while !self.is_over() && !self.holds_up_what_goes_first() {
+            // Nothing waits in the line during the look: a look may end the session, which waits
+            // for room itself. The save comes back to its place.
+            if let Some(pass) = self.wait_in_line(place, bytes, stays_until).await {
+                return pass;
+            }
+            let began = env.now();
+            self.look_if_wanted().await;
+            let now = env.now();
+            // One message after the other must not keep it out of the line.
+            stays_until = now + MOST_BETWEEN_LOOKS.min(now.saturating_duration_since(began));
+        }
+        room.enter(Rank::First, bytes).await
+    }
+
+    /// Waits at a place in the line for room. None: a look is wanted, but not before the save has
+    /// waited until `stays_until`; or something waits that goes first, or the session is over.
+    async fn wait_in_line(&self, place: Place, bytes: usize, stays_until: Instant) -> Option<Pass> {
+        let env = &self.link.env;
+        let mut entered = pin!(self.link.room.enter_at(place, Rank::Save, bytes));
+        loop {
+            let stays = env.now() < stays_until;
+            tokio::select! {
+                biased;
+                pass = &mut entered => return Some(pass),
+                () = self.hurry.notified() => {}
+                () = env.sleep_until(stays_until), if stays => {}
+            }
+            let is_look_due = env.now() >= stays_until && self.look_wanted.load(Acquire);
+            if is_look_due || self.is_over() || self.holds_up_what_goes_first() {
+                return None;
+            }
+        }
+    }
+
+    /// True while a trade or an end waits for the session's turn.
+    fn holds_up_what_goes_first(&self) -> bool {
+        let ending = self.remote.as_deref().is_some_and(Remote::is_ending);
+        ending || self.live.is_wanted_by_what_goes_first()
+    }
+}

@@ -15,6 +15,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::deadline::Deadline,
     session::info::SessionEnd,
 };
 
@@ -43,13 +44,14 @@ impl Operator {
     ///
     /// # Errors
     ///
-    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest: what has not
-    /// reached the store by then is called off, and steals nothing later.
-    /// [`ErrorKind::Unknown`] when the session's last save is not stored within that time, or
-    /// [`crate::Settings::call_timeout`] if that is longer: it goes on; and when the session has
-    /// ended and that could not be booked. Two of them say that a login came at the same moment and
-    /// gets the profile: [`ErrorKind::TakenElsewhere`] on another server, [`ErrorKind::Invalid`] on
-    /// this one. The old session ends for that login.
+    /// Those of [`crate::ProfileStore::start_session`] after `timeout`: what has not reached the
+    /// store by then is called off, and steals nothing later. Whether the session has ended all the
+    /// same is asked of the store, and the answer booked, for [`crate::Settings::call_timeout`] more
+    /// at most. [`ErrorKind::Unknown`] when the store does not say; when the session's last save is
+    /// not stored within `timeout`, or [`crate::Settings::call_timeout`] if that is longer: it goes
+    /// on; and when the session has ended and that could not be booked. Two of them say that a login
+    /// came at the same moment and gets the profile: [`ErrorKind::TakenElsewhere`] on another
+    /// server, [`ErrorKind::Invalid`] on this one. The old session ends for that login.
     pub fn end_session(
         &self,
         key: &ProfileKey,
@@ -99,6 +101,14 @@ impl Operator {
         let pending = Arc::new(entry.clone().outcome(AuditOutcome::Pending));
         engine.book(&pending, 0).await?;
         let ended = end(engine, ending, pending).await;
+        // For what is left to do.
+        let deadline = engine.link.deadline();
+        let ended = match ended {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                ended_all_the_same(engine, key, state.epoch, deadline, error).await
+            }
+            ended => ended,
+        };
         if matches!(&ended, Err(error) if error.kind() == ErrorKind::Unknown) {
             // It stays pending in the log.
             return ended.map(|()| None);
@@ -107,7 +117,7 @@ impl Operator {
             Ok(()) => AuditOutcome::Done,
             Err(error) => AuditOutcome::Refused { why: error.to_string() },
         };
-        let booked = engine.book(&entry.outcome(outcome), 1).await;
+        let booked = deadline.scope(engine.book(&entry.outcome(outcome), 1)).await;
         ended?;
         booked.map_err(|error| {
             let message = "the session was ended, and the audit log still shows that as pending";
@@ -143,6 +153,31 @@ async fn end(engine: &Arc<Engine>, ending: &Ending, entry: Arc<AuditEntry>) -> R
         // Removed meanwhile, and its session with it.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the session with this epoch is over though the start that was to end it was not done in
+/// time: the store's answer may have been lost. That is asked in the key's queue, behind what was
+/// under way and is called off. Fails with `late` when the session goes on.
+async fn ended_all_the_same(
+    engine: &Engine,
+    key: &ProfileKey,
+    epoch: u64,
+    deadline: Deadline,
+    late: Error,
+) -> Result<()> {
+    let (link, asked) = (engine.link.clone(), key.clone());
+    let look = engine.link.queues.run(key, usize::MAX, async move {
+        link.read_settled(&asked, Returning::HEAD).await
+    })?;
+    match engine.link.env.timeout_at(deadline.at(), look.wait()).await {
+        Ok(Ok(Ok((_, state)))) if state.epoch == epoch && state.lease.holder.is_some() => Err(late),
+        Ok(Ok(Ok(_))) => Ok(()),
+        _ => {
+            let message = "the session did not end in time, and the store does not say whether it \
+                will";
+            Err(Error::new(ErrorKind::Unknown, message).caused_by(late).about(key))
+        }
     }
 }
 

@@ -299,3 +299,23 @@ async fn an_operators_end_that_is_booked_as_refused_steals_nothing_later() {
     held.save().await.unwrap();
     assert_eq!(coins(&b, "p").await, 7);
 }
+
+/// The steal was done and its answer lost, and the log said that it was refused.
+#[tokio::test(start_paused = true)]
+async fn an_operators_end_whose_answer_was_lost_until_its_time_was_over_is_booked_as_done() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let held = open(&a, "p").await;
+    own_way.plan().fail(Fault::AnswerLost, u64::MAX);
+    own_way.plan().spare(1);
+    let ann = b.operator(Attribution::new("ann"));
+    let ending = tokio::spawn(ann.end_session(&key(), true, Duration::from_secs(5)));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    own_way.plan().heal();
+    assert_eq!(ending.await.unwrap().unwrap().as_deref(), Some("a"));
+    let log = audit_entries(&world.store, &AuditQuery::default()).await.unwrap().entries;
+    let outcomes: Vec<_> = log.iter().map(|entry| &entry.outcome).collect();
+    assert_eq!(outcomes, [&AuditOutcome::Done]);
+    assert!(held.is_over());
+}

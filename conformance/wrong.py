@@ -121,8 +121,13 @@ def _() -> None:
         "a save and an end wait for the trade's answer",
         ', not {"items":["sword"]}')
 def _() -> None:
-    async def at_once(self: Any) -> None:
+    when_thawed = saver.Saver.when_thawed
+
+    def at_once(self: Any) -> Any:
         self.is_frozen = False
+        done = when_thawed(self)
+        self._release(self._thawing)
+        return done
 
     saver.Saver.when_thawed = at_once  # type: ignore[method-assign]
 

@@ -219,6 +219,24 @@ class Connected(unittest.IsolatedAsyncioTestCase):
             await self.host.say("ended", i=body["i"])
         self.assertEqual(await closing, [])
 
+    async def test_a_close_that_was_cancelled_with_all_tasks_is_made_again(self) -> None:
+        start = self.server.store("P", {"coins": 0}).start("a")
+        await until("the start is there", lambda: "start" in self.host.names)
+        started = {"s": 1, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", i=self.host.heard[-1][1]["i"], **started)
+        await start
+        first = asyncio.ensure_future(self.server.close())
+        await until("the end is there", lambda: "end" in self.host.names)
+        for task in asyncio.all_tasks():
+            if getattr(task.get_coro(), "__qualname__", "") == "Server._close":
+                task.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await first
+        again = asyncio.ensure_future(self.server.close())
+        await self.host.say("ended", i=self.host.heard[-1][1]["i"])
+        self.assertEqual(await again, [])
+        self.assertFalse(self.server.is_connected)
+
     async def test_messages_that_wait_are_refused_before_they_fill_the_memory(self) -> None:
         await self.lost()
         players = self.server.store("P", {"coins": 0})

@@ -275,7 +275,7 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
     async def test_a_save_during_a_trade_is_done_when_the_trade_is(self) -> None:
         wire, profile = session()
         parts, result = prepare([profile], put(1))
-        trade = asyncio.ensure_future(transact(wire, parts, result, (), None))
+        trade = transact(wire, parts, result, (), None)
         saved = profile.save()
         await self.turn()
         self.assertEqual([name for name, _ in wire.frames], ["tx"])
@@ -286,13 +286,41 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((profile.data, profile.version), ({"coins": 1}, 2))
         self.assertEqual(len(wire.frames), 1)
 
+    async def test_a_trade_goes_on_when_all_tasks_are_cancelled(self) -> None:
+        for turns in range(8):
+            wire, profile = session()
+            profile.update(put(1))
+            parts, result = prepare([profile], put(2))
+            trade = transact(wire, parts, result, (), None)
+            ending = profile.end()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_sent = bool(wire.frames)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await self.turn()
+            self.assertTrue(trade.done())
+            if was_sent:
+                # It can have taken effect, so nothing goes behind it before that is known.
+                self.assertEqual([name for name, _ in wire.frames], ["tx"])
+                self.refused("busy", lambda: profile.update(put(3)))
+                wire.requests[-1].done(("done", {"versions": [2]}))
+                await self.turn()
+            # Otherwise nothing was done. Either way the end goes on, with the data as it is.
+            self.assertEqual(profile.data, {"coins": 2 if was_sent else 1})
+            name, body = wire.frames[-1]
+            self.assertEqual((name, body["data"]), ("end", profile.data))
+            wire.requests[-1].done(("ended", {}))
+            await ending
+            self.assertTrue(profile.ended is not None and not profile.has_unsaved)
+
     async def test_tags_go_with_their_part_of_a_trade_also_when_its_data_is_staged(self) -> None:
         wire, profile = session()
         for vip, max_frame in [(1, 5 << 20), (2, 10)]:
             wire.max_frame = max_frame
             profile.set_tags({"vip": vip})
             parts, result = prepare([profile], put(vip))
-            trade = asyncio.ensure_future(transact(wire, parts, result, (), None))
+            trade = transact(wire, parts, result, (), None)
             await self.turn()
             frames = [json.loads(frame) for frame in wire.requests[-1].frames]
             part = frames[-1]["tx"]["parts"][0]
@@ -307,7 +335,7 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         profile.heard(("edit", {"s": 1, "op": "op-1", "changes": changes}))
         await self.turn()
         parts, result = prepare([profile], put(1))
-        trade = asyncio.ensure_future(transact(wire, parts, result, (), None))
+        trade = transact(wire, parts, result, (), None)
         wire.requests[-1].failed(failure("too-large", "it is too large"))
         await self.turn()
         wire.answer(2)

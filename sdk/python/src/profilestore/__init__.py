@@ -2,9 +2,10 @@
 
 from .belief import active_until
 from .errors import ProfileError
+from .events import End, MessageFailed, Received, Release
 from .frames import Asker, ByOperator, ByServer
 from .http import Address, Http, message_id, operation_id
-from .profile import End, MessageFailed, Profile, Received, Release
+from .profile import Profile
 from .server import Server, connect
 from .store import Store
 from .transaction import Gift

@@ -1,4 +1,7 @@
-"""Handlers that a game brings. What one of them raises reaches no caller and no other handler."""
+"""
+What a profile tells of, and the handlers that a game brings. What one of them raises reaches no
+caller and no other handler.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+
+from .frames import Asker
 
 Report = Callable[[BaseException], object]
 """Told of what a handler raised, since there is no caller to tell."""
@@ -17,6 +23,40 @@ _running: set[asyncio.Future[Any]] = set()
 
 def log(fault: BaseException) -> None:
     logging.getLogger("profilestore").error("a fault without a caller", exc_info=fault)
+
+
+class End(NamedTuple):
+    """How a session ended."""
+
+    reason: str
+    """
+    ``ended`` by this program, ``released`` for another server or an operator, or without being
+    asked: ``external`` (the profile was taken), ``operator``, ``lost``.
+    """
+    by: Asker | None
+    """Who asked for the profile, or took it, if that is known."""
+    has_loss: bool
+    """The last changes were not stored."""
+
+
+class Release(NamedTuple):
+    """Another server or an operator asks for the profile. It is handed over at once."""
+
+    by: Asker
+
+
+class MessageFailed(NamedTuple):
+    """A message's handler failed. The message stays in the inbox."""
+
+    id: str
+    error: Exception
+
+
+class Received(NamedTuple):
+    """A message, beside its body."""
+
+    id: str
+    sent_at: datetime
 
 
 class Events:

@@ -17,7 +17,7 @@ def quiet(future: asyncio.Future[R]) -> asyncio.Future[R]:
     return future
 
 
-def running(work: Coroutine[Any, Any, R]) -> asyncio.Future[R]:
+def running(work: Coroutine[Any, Any, R] | asyncio.Future[R]) -> asyncio.Future[R]:
     """Starts work now. Cancelling the wait for the result does not end the work."""
     task = asyncio.ensure_future(work)
     _running.add(task)

@@ -13,9 +13,9 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overloa
 from .beside import Beside
 from .document import Document, Draft
 from .errors import ProfileError, failure
-from .events import Events, Report, call
+from .events import End, Events, MessageFailed, Received, Release, Report, call
 from .frames import Asker, ByServer, Frame, asker_of, server_of
-from .futures import fail, quiet, running, shared, succeed
+from .futures import fail, quiet, shared, succeed
 from .jsontext import exact, parse, stringify
 from .request import Request
 from .saver import Saver
@@ -29,40 +29,6 @@ MOST_WAITING = 1000
 
 AGAIN_S = 1.0
 """When a profile that was asked for is let go again, if the server could not do it."""
-
-
-class End(NamedTuple):
-    """How a session ended."""
-
-    reason: str
-    """
-    ``ended`` by this program, ``released`` for another server or an operator, or without being
-    asked: ``external`` (the profile was taken), ``operator``, ``lost``.
-    """
-    by: Asker | None
-    """Who asked for the profile, or took it, if that is known."""
-    has_loss: bool
-    """The last changes were not stored."""
-
-
-class Release(NamedTuple):
-    """Another server or an operator asks for the profile. It is handed over at once."""
-
-    by: Asker
-
-
-class MessageFailed(NamedTuple):
-    """A message's handler failed. The message stays in the inbox."""
-
-    id: str
-    error: Exception
-
-
-class Received(NamedTuple):
-    """A message, beside its body."""
-
-    id: str
-    sent_at: datetime
 
 
 class Opened(NamedTuple):
@@ -301,9 +267,24 @@ class Profile(Generic[T]):
     # --- the way out ---------------------------------------------------------------------------
 
     def _letting_go(self, reason: str, by: Asker | None) -> asyncio.Future[None]:
-        """It begins at once, so a start that comes behind it finds what is saved here."""
-        sent = None if self._saver.is_frozen else self._send_end()
-        return running(self._let_go(reason, by, sent))
+        """
+        It begins at once, so a start that comes behind it finds what is saved here. No task does
+        it, which could be cancelled.
+        """
+        ending: asyncio.Future[None] = quiet(asyncio.get_running_loop().create_future())
+        self._let_go(reason, by, ending)
+        return ending
+
+    def _let_go(
+        self, reason: str, by: Asker | None, ending: asyncio.Future[None], *_: object
+    ) -> None:
+        if self.ended is not None:
+            fail(ending, failure("session-ended", f"the session is over: {self.key}"))
+        elif self._saver.is_frozen:
+            thawed = self._saver.when_thawed()
+            thawed.add_done_callback(partial(self._let_go, reason, by, ending))
+        else:
+            self._send_end().add_done_callback(partial(self._end_answered, reason, by, ending))
 
     def _send_end(self) -> asyncio.Future[None]:
         if self._document.revision != self._last_revision:
@@ -313,30 +294,30 @@ class Profile(Generic[T]):
         self._is_ending = True
         return self._saver.end()
 
-    async def _let_go(
-        self, reason: str, by: Asker | None, sent: asyncio.Future[None] | None
+    def _end_answered(
+        self,
+        reason: str,
+        by: Asker | None,
+        ending: asyncio.Future[None],
+        sent: asyncio.Future[None],
     ) -> None:
-        if sent is None:
-            await self._saver.when_thawed()
-            if self.ended is not None:
-                raise failure("session-ended", f"the session is over: {self.key}")
-            sent = self._send_end()
-        try:
-            await sent
-        except ProfileError as error:
-            if error.kind == "session-ended":
-                self._finish("lost", by, self._document.is_changed)
-            else:
-                # It was refused, so the session goes on.
-                self._is_ending = False
-                self._ending = None
-                # What came meanwhile.
-                self._process_all()
-                asked, self._asked_meanwhile = self._asked_meanwhile, None
-                if asked is not None:
-                    self._release(asked)
-            raise
-        self._finish(reason, by, False)
+        error = sent.exception()
+        if error is None:
+            self._finish(reason, by, False)
+            succeed(ending, None)
+            return
+        if isinstance(error, ProfileError) and error.kind == "session-ended":
+            self._finish("lost", by, self._document.is_changed)
+        else:
+            # It was refused, so the session goes on.
+            self._is_ending = False
+            self._ending = None
+            # What came meanwhile.
+            self._process_all()
+            asked, self._asked_meanwhile = self._asked_meanwhile, None
+            if asked is not None:
+                self._release(asked)
+        fail(ending, error)
 
     def _finish(self, reason: str, by: Asker | None, has_loss: bool) -> None:
         if self.ended is not None:

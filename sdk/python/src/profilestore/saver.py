@@ -120,11 +120,11 @@ class Saver:
         self.changed()
         self._pump()
 
-    async def when_thawed(self) -> None:
-        while self.is_frozen and not self._is_over:
-            future = self._loop.create_future()
-            self._thawing.append(future)
-            await future
+    def when_thawed(self) -> asyncio.Future[None]:
+        """At the end of a transaction. Another one may have begun there."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._thawing.append(future)
+        return future
 
     async def settled(self) -> None:
         """No save is under way any more."""

@@ -118,11 +118,12 @@ class Server:
         nothing. ``change`` gets the data of each. The profiles cannot be changed until it is done.
         """
         parts, result = prepare(profiles, change)
-        return running(transact(self, parts, result, gifts, deadline_ms))
+        return transact(self, parts, result, gifts, deadline_ms)
 
     async def close(self, timeout: float = CLOSE_S) -> list[Profile[Any]]:
         """Ends all sessions, and then the connection. The profiles that were not saved."""
-        if self._closing is None:
+        # It may have been cancelled with all other tasks.
+        if self._closing is None or self._closing.cancelled():
             self._closing = running(self._close(timeout))
         return await asyncio.shield(self._closing)
 

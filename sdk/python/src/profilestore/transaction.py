@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .document import Draft, refuse_async
 from .errors import failure
 from .frames import compose
-from .futures import fail, quiet, succeed
+from .futures import fail, quiet, running, succeed
 from .jsontext import parse, stringify
 from .profile import Profile
 from .request import Request
@@ -80,17 +81,21 @@ def prepare(
         raise
 
 
-async def transact(
+def transact(
     bench: Bench,
     parts: list[_Part],
     result: R,
     gifts: Sequence[Gift],
     deadline_ms: int | None,
-) -> R:
-    """Sends it, and is done once all of it is stored. The profiles are frozen until then."""
-    drafts: list[Draft | None] = [None] * len(parts)
-    versions: list[int | None] = [None] * len(parts)
-    try:
+) -> asyncio.Future[R]:
+    """
+    Sends it, and is done once all of it is stored. The profiles are frozen until then, also when
+    all tasks of the program are cancelled: what was sent can still take effect.
+    """
+    is_sent = False
+
+    async def work() -> R:
+        nonlocal is_sent
         await asyncio.gather(*(part.profile.settled() for part in parts))
         for part in parts:
             if part.profile.ended is not None:
@@ -99,14 +104,36 @@ async def transact(
             if part.profile.pending().text != part.before:
                 detail = f"nothing was done, an operator's edit was taken back: {part.profile.key}"
                 raise failure("busy", detail)
-        sent = [part.profile.pending()._replace(text=part.text) for part in parts]
-        stored = await _send(bench, parts, sent, gifts, deadline_ms)
-        drafts = list(sent)
-        versions[: len(stored)] = stored
-    finally:
-        for part, draft, version in zip(parts, drafts, versions):
-            part.profile.thaw(draft, version)
-    return result
+        drafts = [part.profile.pending()._replace(text=part.text) for part in parts]
+        answer = _send(bench, parts, drafts, gifts, deadline_ms)
+        is_sent = True
+        answer.add_done_callback(partial(_answered, parts, drafts))
+        await asyncio.shield(answer)
+        return result
+
+    def ended(_: object) -> None:
+        if not is_sent:
+            for part in parts:
+                part.profile.thaw()
+
+    task = asyncio.ensure_future(work())
+    task.add_done_callback(ended)
+    return running(task)
+
+
+def _answered(
+    parts: list[_Part], drafts: list[Draft], answer: asyncio.Future[list[int]]
+) -> None:
+    """The outcome is known."""
+    if answer.exception() is not None:
+        for part in parts:
+            part.profile.thaw()
+        return
+    versions: list[int | None] = [None] * len(parts)
+    stored = answer.result()
+    versions[: len(stored)] = stored
+    for part, draft, version in zip(parts, drafts, versions):
+        part.profile.thaw(draft, version)
 
 
 def _send(

@@ -72,6 +72,14 @@ export class Ahead {
   }
 }
 
+/** The longest time that a timer has. With a longer one it would go off at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** A time for a timer. */
+export function timerMs(ms: number): number {
+  return Math.min(ms, LONGEST_TIMER_MS);
+}
+
 /** Milliseconds by a clock that only grows. Another thread's may have begun at another time. */
 export function steady(): number {
   return Number(process.hrtime.bigint()) / 1e6;

@@ -4,7 +4,7 @@
  * until it is answered, and sent again in order.
  */
 import { randomBytes } from "node:crypto";
-import { Belief, now, PING_MS, steady } from "./belief.js";
+import { Belief, now, PING_MS, steady, timerMs } from "./belief.js";
 import { failure, inWords, ProfileError } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose, type ResumedAs, type ServerFrame, type SessionFrame } from "./frames.js";
@@ -54,8 +54,6 @@ const MOST_RETRY_MS = 2000;
 /** A host is late when its confirmation is older than this part of the lease. */
 const LATE = 0.6;
 const AGAIN_MS = 500;
-/** The longest time that a timer has. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** How many requests may be unanswered. */
 const MOST_REQUESTS = 100_000;
 /** How many sessions one frame of a greeting names. */
@@ -121,8 +119,8 @@ export class Connection implements LinksUser {
   open(): Promise<void> {
     return new Promise((done, failed) => {
       this.#opening = { done, failed };
-      const ms = Math.min(this.options.connectMs, LONGEST_TIMER_MS);
-      this.#openingLate = setTimeout(() => this.#notOpened(this.#whyNot), ms);
+      const late = () => this.#notOpened(this.#whyNot);
+      this.#openingLate = setTimeout(late, timerMs(this.options.connectMs));
       this.#attempt();
     });
   }

@@ -1,4 +1,5 @@
 /** A game server: it holds profiles, through one connection. */
+import { timerMs } from "./belief.js";
 import { Connection, type Holder, type Named, type Outcome } from "./connection.js";
 import { failure, quiet } from "./errors.js";
 import { call, type Report } from "./events.js";
@@ -136,7 +137,7 @@ export class Server implements Holder {
   async #close(timeoutMs: number): Promise<Profile<unknown>[]> {
     const open = this.profiles;
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise((done) => (timer = setTimeout(done, timeoutMs)));
+    const late = new Promise((done) => (timer = setTimeout(done, timerMs(timeoutMs))));
     await Promise.race([Promise.allSettled(open.map((profile) => profile.end())), late]);
     clearTimeout(timer);
     const unsaved = open.filter((profile) => profile.hasUnsaved || profile.ended === undefined);

@@ -135,6 +135,16 @@ test("an edit goes alone, although play goes on", async () => {
   assert.match(wire.last.edits_done[0]?.refused ?? "", /there is nothing/);
 });
 
+test("a time that no timer has is the longest one, and not none", async () => {
+  const { wire, profile } = session("{}", undefined, Infinity);
+  profile.update((data) => (data.coins = 1));
+  await new Promise((done) => setTimeout(done, 50));
+  assert.deepEqual(wire.frames, []);
+  const end = profile.end();
+  wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
+  await end;
+});
+
 test("an edit that comes during an end is made when that end is refused", async () => {
   const { wire, profile } = session();
   profile.update((data) => (data.coins = 3));

@@ -58,13 +58,17 @@ export class Wire {
   }
 }
 
-export function session(meta = "{}"): { wire: Wire; profile: Profile<{ coins: number }> } {
+export function session(
+  meta = "{}",
+  check?: () => void,
+  saveWithinMs = 60_000,
+): { wire: Wire; profile: Profile<{ coins: number }> } {
   const wire = new Wire();
   const beside = new Beside(meta, plain);
-  const document = new Document<{ coins: number }>('{"coins":0}', plain, undefined, beside);
+  const document = new Document<{ coins: number }>('{"coins":0}', plain, check, beside);
   const opened = { s: 1, store: "S", scope: "global", key: "k", epoch: 1, version: 1, meta };
   const thrown = (fault: unknown) => assert.fail(String(fault));
-  return { wire, profile: new Profile(opened, document, wire, 60_000, thrown) };
+  return { wire, profile: new Profile(opened, document, wire, saveWithinMs, thrown) };
 }
 
 export const turn = () => new Promise((done) => setImmediate(done));

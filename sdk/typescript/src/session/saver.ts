@@ -2,6 +2,7 @@
  * When a session's document is sent. At most one save is unanswered; what changes meanwhile goes
  * together into the next one. Edits go alone. Nothing is sent while a transaction has the session.
  */
+import { timerMs } from "../belief.js";
 import type { Outcome } from "../connection.js";
 import { failure, inWords, ProfileError } from "../errors.js";
 import { compose } from "../frames.js";
@@ -83,7 +84,7 @@ export class Saver<T> {
   /** The data was changed: it is saved after a while. */
   changed(): void {
     if (this.#timer !== undefined || this.#isOver || !this.document.isChanged) return;
-    this.#timer = setTimeout(() => this.soon(), this.saveWithinMs);
+    this.#timer = setTimeout(() => this.soon(), timerMs(this.saveWithinMs));
   }
 
   /** Saves behind what this moment brings. */

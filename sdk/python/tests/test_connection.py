@@ -283,6 +283,7 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         players = self.server.store("P", {"coins": 0})
         await self.fails("invalid", players.start("\ud800"))
         await self.fails("invalid", players.send("\ud800", "hello"))
+        await self.fails("invalid", players.get("\ud800"))
 
 
 if __name__ == "__main__":

@@ -272,6 +272,17 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         wire.answer(2)
         await saved
 
+    async def test_an_edit_is_refused_in_words_that_a_frame_can_have(self) -> None:
+        def check(_: object) -> None:
+            raise ValueError("\ud83d")
+
+        wire, profile = session()
+        profile._document.check = check
+        profile.heard(("edit", {"s": 1, "op": "op-1", "changes": []}))
+        await self.turn()
+        refused = wire.last["edits_done"][0]["refused"]
+        self.assertEqual(refused, "the program refuses the data: ?")
+
     async def test_a_save_during_a_trade_is_done_when_the_trade_is(self) -> None:
         wire, profile = session()
         parts, result = prepare([profile], put(1))

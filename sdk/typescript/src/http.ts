@@ -1,7 +1,7 @@
 /** One-shot work over HTTP: web shops, bots and operators need no session. */
 import { randomBytes, randomUUID } from "node:crypto";
 import { failure, fromServer, inWords, ProfileError, quiet } from "./errors.js";
-import { members, parse, stringify, type Numbers } from "./json.js";
+import { HALVES, members, parse, stringify, type Numbers } from "./json.js";
 import type { Table } from "./session/beside.js";
 import type { User } from "./session/users.js";
 
@@ -309,6 +309,8 @@ function path({ store, scope, key }: Address): string {
   for (const name of [store, scope, key]) {
     if (name === "." || name === "..")
       throw failure("invalid", `a name in an address cannot be \`${name}\``);
+    if (typeof name === "string" && name.search(HALVES) >= 0)
+      throw failure("invalid", "half of a character (a lone surrogate) is in a name");
   }
   const within = scope === undefined ? "" : `/scopes/${encodeURIComponent(scope)}`;
   return `/v1/stores/${encodeURIComponent(store)}${within}/profiles/${encodeURIComponent(key)}`;

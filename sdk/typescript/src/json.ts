@@ -18,7 +18,7 @@ export interface Numbers {
 type Path = readonly (string | number)[];
 
 /** Halves of characters (lone surrogates). No text that leaves this process can have one. */
-const HALVES = /\p{Surrogate}/gu;
+export const HALVES = /\p{Surrogate}/gu;
 
 /** A JSON pointer, in which a half of a character is shown as `\ud800`. */
 function pointer(path: Path): string {

@@ -40,6 +40,11 @@ test("a request over the limit is sent again as it was", async (t) => {
   assert.deepEqual(asked, Array(3).fill(["/v1/x", "one"]));
 });
 
+test("half of a character in a name is an error of the kind invalid", () => {
+  const http = new Http("http://127.0.0.1:1", "ps_key");
+  assert.throws(() => void http.get({ store: "P", key: "a\ud800" }), { kind: "invalid" });
+});
+
 test("other refusals, and a long wait, are told at once", async (t) => {
   const { asked, call } = await refusing(t, [
     [429, "0", '{"kind":"inbox-full","advice":"retry"}'],

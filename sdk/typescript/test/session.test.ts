@@ -135,6 +135,20 @@ test("an edit goes alone, although play goes on", async () => {
   assert.match(wire.last.edits_done[0]?.refused ?? "", /there is nothing/);
 });
 
+test("an edit is refused in words that a frame can have", async () => {
+  for (const [words, shown] of [
+    ["x".repeat(969) + "\u{1f600}", /x\ufffd$/],
+    ["\udc00", /: \ufffd$/],
+  ] as const) {
+    const { wire, profile } = session("{}", () => {
+      throw new Error(words);
+    });
+    profile.heard(["edit", { s: 1, op: "op-1", changes: "[]", by: "", reason: "" }]);
+    await turn();
+    assert.match(wire.last.edits_done[0]?.refused ?? "", shown);
+  }
+});
+
 test("a time that no timer has is the longest one, and not none", async () => {
   const { wire, profile } = session("{}", undefined, Infinity);
   profile.update((data) => (data.coins = 1));

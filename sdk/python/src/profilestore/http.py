@@ -51,8 +51,12 @@ class Address:
     @property
     def path(self) -> str:
         """Its resource over HTTP."""
-        within = "" if self.scope is None else f"/scopes/{quote(self.scope, safe='')}"
-        store, key = quote(self.store, safe=""), quote(self.key, safe="")
+        try:
+            within = "" if self.scope is None else f"/scopes/{quote(self.scope, safe='')}"
+            store, key = quote(self.store, safe=""), quote(self.key, safe="")
+        except UnicodeEncodeError as error:
+            detail = f"half of a character (a lone surrogate) is in a name: {error.object[:50]!r}"
+            raise failure("invalid", detail) from error
         return f"/v1/stores/{store}{within}/profiles/{key}"
 
 

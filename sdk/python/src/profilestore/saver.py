@@ -176,7 +176,9 @@ class Saver:
         self._send_save(draft, [{"op": op}], refused)
 
     def _refuse_edit(self, op: str, why: str) -> None:
-        done = [{"op": op, "refused": why[:1000]}]
+        # What a game says may have half of a character, which no frame can have.
+        words = why[:1000].encode(errors="replace").decode()
+        done = [{"op": op, "refused": words}]
         self._send_save(self._document.stored_draft(), done, None)
 
     def _send_save(

@@ -6,6 +6,7 @@ import { timerMs } from "../belief.js";
 import type { Outcome } from "../connection.js";
 import { failure, inWords, ProfileError } from "../errors.js";
 import { compose } from "../frames.js";
+import { HALVES } from "../json.js";
 import { framed, type Document, type Draft } from "./document.js";
 
 /** What a session needs of the connection. */
@@ -185,7 +186,9 @@ export class Saver<T> {
   }
 
   #refuseEdit(op: string, why: string): void {
-    this.#sendSave(this.document.storedDraft(), [{ op, refused: why.slice(0, 1000) }]);
+    // The cut, or the game's words, may leave half of a character, which no frame can have.
+    const refused = why.slice(0, 1000).replace(HALVES, "\ufffd");
+    this.#sendSave(this.document.storedDraft(), [{ op, refused }]);
   }
 
   /** `instead`: what is done when the save of an edit is refused. */

@@ -167,9 +167,10 @@ async fn ended_all_the_same(
     late: Error,
 ) -> Result<()> {
     let (link, asked) = (engine.link.clone(), key.clone());
-    let look = engine.link.queues.run(key, usize::MAX, async move {
-        link.read_settled(&asked, Returning::HEAD).await
-    })?;
+    let look = engine
+        .link
+        .queues
+        .run(key, usize::MAX, async move { link.read_settled(&asked, Returning::HEAD).await })?;
     match engine.link.env.timeout_at(deadline.at(), look.wait()).await {
         Ok(Ok(Ok((_, state)))) if state.epoch == epoch && state.lease.holder.is_some() => Err(late),
         Ok(Ok(Ok(_))) => Ok(()),

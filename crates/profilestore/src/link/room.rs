@@ -95,15 +95,8 @@ pub(crate) struct Pass {
 impl Room {
     pub(crate) fn new(env: Env) -> Arc<Self> {
         let (first, rest) = (VecDeque::new(), VecDeque::new());
-        let state = State {
-            free: BYTES,
-            saves: 0,
-            most: FIRST,
-            lowered: None,
-            next_place: 0,
-            first,
-            rest,
-        };
+        let state =
+            State { free: BYTES, saves: 0, most: FIRST, lowered: None, next_place: 0, first, rest };
         Arc::new(Self { env, state: Mutex::new(state), told: AtomicBool::new(false) })
     }
 

@@ -147,6 +147,9 @@ impl BulkEdits {
             if let Some(of) = record.undoes {
                 let kept = self.shelf.read::<Record>(&of.to_string()).await?;
                 if let Some(mut undone) = kept.value {
+                    if let Some(by) = undone.undone_by {
+                        return Err(already_undone(of, by));
+                    }
                     undone.undone_by = Some(record.operation);
                     undone.goes_on = false;
                     changes.push(self.shelf.write(&of.to_string(), kept.version, &undone)?);
@@ -423,6 +426,12 @@ fn timely(record: &Record) -> Result<(), Problem> {
 fn none(operation: Uuid) -> Problem {
     let detail = format!("no such edit was begun over HTTP: operation=`{operation}`");
     Problem::new("not-found", detail)
+}
+
+/// What was added would be subtracted a second time.
+fn already_undone(of: Uuid, by: Uuid) -> Problem {
+    let detail = format!("another operation undoes it; nothing was changed: operation=`{of}`");
+    Problem::new("already-undone", detail).with("undone_by", by.to_string())
 }
 
 fn reused() -> Problem {

@@ -422,7 +422,8 @@ async fn resume(
 /// Undo an edit of many profiles
 ///
 /// Begins another operation, which takes back what the first one did, profile by profile; a value
-/// that was changed since stays. One that still runs is stopped first.
+/// that was changed since stays. One that still runs is stopped first. An edit is undone once: what
+/// was added would be subtracted a second time.
 #[utoipa::path(
     post,
     path = "/v1/edits/{operation}/undo",
@@ -435,6 +436,7 @@ async fn resume(
     ),
     responses(
         (status = 202, body = BulkView, headers(("Location" = String))),
+        (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
         AnyProblem,
     )

@@ -291,6 +291,13 @@ pub const TABLE: &[Row] = &[
          `requests_per_second` says how many a second it takes.",
     ),
     row(
+        "already-undone",
+        409,
+        "fix",
+        "Another operation undoes the edit already. Nothing was changed.",
+        "Look at the operation that `undone_by` names: go on with it, or undo it in its turn.",
+    ),
+    row(
         "already-set-up",
         409,
         "fix",

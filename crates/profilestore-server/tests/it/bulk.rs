@@ -180,6 +180,10 @@ async fn many_profiles_are_edited_once_and_the_edit_is_undone() {
     assert_eq!(found(&admin, "%2Fcoins%20%3E=%20300").await, 0);
     assert_eq!(held.data()["coins"], 150);
     assert_eq!(undo.post(&path, "").await.is(202)["operation"], by);
+    // Undone once more it would subtract what was added a second time.
+    let twice = admin.header("Idempotency-Key", &operation());
+    refused(&twice.post(&path, "").await, 409, "already-undone");
+    assert_eq!(read(&admin, &id).await["undone_by"], by);
     held.end_session().await.unwrap();
     assert!(game.shutdown().await.is_complete());
 

@@ -2,6 +2,7 @@
 //! store.
 
 use std::{
+    future::ready,
     pin::pin,
     sync::{
         Arc,
@@ -51,14 +52,17 @@ impl Session {
         let mut entered = pin!(self.link.room.enter_at(place, Rank::Save, bytes));
         loop {
             let stays = env.now() < stays_until;
+            // The wish counts and not the word of it: a save before this one may have heard that,
+            // got room, and failed.
+            let is_look_due = !stays && self.look_wanted.load(Acquire);
             tokio::select! {
                 biased;
                 pass = &mut entered => return Some(pass),
+                () = ready(()), if is_look_due => return None,
                 () = self.hurry.notified() => {}
                 () = env.sleep_until(stays_until), if stays => {}
             }
-            let is_look_due = env.now() >= stays_until && self.look_wanted.load(Acquire);
-            if is_look_due || self.is_over() || self.holds_up_what_goes_first() {
+            if self.is_over() || self.holds_up_what_goes_first() {
                 return None;
             }
         }
@@ -68,5 +72,37 @@ impl Session {
     fn holds_up_what_goes_first(&self) -> bool {
         let ending = self.remote.as_deref().is_some_and(Remote::is_ending);
         ending || self.live.is_wanted_by_what_goes_first()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Release;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{GameServer, data_store::MemoryStore, env::ManualClock};
+
+    /// The word of the look had gone to a save before this one, which failed. So this one waited
+    /// for room, and the look behind it.
+    #[tokio::test(start_paused = true)]
+    async fn a_save_that_waits_for_room_makes_a_look_that_was_wanted_before_it() {
+        let env = ManualClock::default().env(1);
+        let store = MemoryStore::new(env.clone());
+        let server = GameServer::builder(store).env(env).start().await.unwrap();
+        let players = server.store::<Value>("Players").unwrap();
+        let profile = players.start_session("p").await.unwrap();
+        let engine = &server.inner.engine;
+        let session = engine.table.live(profile.key()).unwrap();
+        let all_room = engine.link.room.enter(Rank::First, 64 << 20).await;
+        session.look_wanted.store(true, Release);
+        let saving = tokio::spawn(profile.save());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!saving.is_finished());
+        assert!(!session.look_wanted.load(Acquire), "no look was made");
+        drop(all_room);
+        saving.await.unwrap().unwrap();
+        server.crash();
     }
 }

@@ -45,13 +45,14 @@ impl Operator {
     /// # Errors
     ///
     /// Those of [`crate::ProfileStore::start_session`] after `timeout`: what has not reached the
-    /// store by then is called off, and steals nothing later. Whether the session has ended all the
-    /// same is asked of the store, and the answer booked, for [`crate::Settings::call_timeout`] more
-    /// at most. [`ErrorKind::Unknown`] when the store does not say; when the session's last save is
-    /// not stored within `timeout`, or [`crate::Settings::call_timeout`] if that is longer: it goes
-    /// on; and when the session has ended and that could not be booked. Two of them say that a login
-    /// came at the same moment and gets the profile: [`ErrorKind::TakenElsewhere`] on another
-    /// server, [`ErrorKind::Invalid`] on this one. The old session ends for that login.
+    /// store by then is called off, and steals nothing later. A holder that has begun to let go by
+    /// then still does. Whether the session has ended all the same is asked of the store, and the
+    /// answer booked, for [`crate::Settings::call_timeout`] more at most. [`ErrorKind::Unknown`]
+    /// when the store does not say; when the session's last save is not stored within `timeout`, or
+    /// [`crate::Settings::call_timeout`] if that is longer: it goes on; and when the session has
+    /// ended and that could not be booked. Two of them say that a login came at the same moment and
+    /// gets the profile: [`ErrorKind::TakenElsewhere`] on another server, [`ErrorKind::Invalid`] on
+    /// this one. The old session ends for that login.
     pub fn end_session(
         &self,
         key: &ProfileKey,
@@ -104,7 +105,7 @@ impl Operator {
         // For what is left to do.
         let deadline = engine.link.deadline();
         let ended = match ended {
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
+            Err(error) if was_called_off(&error) => {
                 ended_all_the_same(engine, key, state.epoch, deadline, error).await
             }
             ended => ended,
@@ -156,15 +157,21 @@ async fn end(engine: &Arc<Engine>, ending: &Ending, entry: Arc<AuditEntry>) -> R
     }
 }
 
-/// Whether the session with this epoch is over though the start that was to end it was not done in
-/// time: the store's answer may have been lost. That is asked in the key's queue, behind what was
-/// under way and is called off. Fails with `late` when the session goes on.
+/// True of a start that was called off, also when the store had taken its commit by then: its time
+/// was over, another start on this server took its place, or the server shuts down.
+fn was_called_off(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Superseded | ErrorKind::Closing)
+}
+
+/// Whether the session with this epoch is over though the start that was to end it was called off:
+/// the store's answer may have been lost. That is asked in the key's queue, behind what was under
+/// way and is called off. Fails with `why` when the session goes on.
 async fn ended_all_the_same(
     engine: &Engine,
     key: &ProfileKey,
     epoch: u64,
     deadline: Deadline,
-    late: Error,
+    why: Error,
 ) -> Result<()> {
     let (link, asked) = (engine.link.clone(), key.clone());
     let look = engine
@@ -172,12 +179,12 @@ async fn ended_all_the_same(
         .queues
         .run(key, usize::MAX, async move { link.read_settled(&asked, Returning::HEAD).await })?;
     match engine.link.env.timeout_at(deadline.at(), look.wait()).await {
-        Ok(Ok(Ok((_, state)))) if state.epoch == epoch && state.lease.holder.is_some() => Err(late),
+        Ok(Ok(Ok((_, state)))) if state.epoch == epoch && state.lease.holder.is_some() => Err(why),
         Ok(Ok(Ok(_))) => Ok(()),
         _ => {
-            let message = "the session did not end in time, and the store does not say whether it \
-                will";
-            Err(Error::new(ErrorKind::Unknown, message).caused_by(late).about(key))
+            let message = "the end was called off, and the store does not say whether it had been \
+                done";
+            Err(Error::new(ErrorKind::Unknown, message).caused_by(why).about(key))
         }
     }
 }

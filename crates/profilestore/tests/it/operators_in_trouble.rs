@@ -12,7 +12,7 @@ use profilestore::{
     env::{Env, SystemRng},
 };
 
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     conditional::seen,
@@ -317,5 +317,31 @@ async fn an_operators_end_whose_answer_was_lost_until_its_time_was_over_is_booke
     let log = audit_entries(&world.store, &AuditQuery::default()).await.unwrap().entries;
     let outcomes: Vec<_> = log.iter().map(|entry| &entry.outcome).collect();
     assert_eq!(outcomes, [&AuditOutcome::Done]);
+    assert!(held.is_over());
+}
+
+/// The same for one whose place another call took before its answer came.
+#[tokio::test(start_paused = true)]
+async fn an_operators_end_that_was_done_when_another_start_took_its_place_is_booked_as_done() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let held = open(&a, "p").await;
+    own_way.plan().fail(Fault::AnswerLost, u64::MAX);
+    own_way.plan().spare(1);
+    let ann = b.operator(Attribution::new("ann"));
+    let ending = tokio::spawn(ann.end_session(&key(), true, Duration::from_secs(60)));
+    settle().await;
+    // Of the type that the operator's start has.
+    let as_json = b.store::<Value>("PlayerData").unwrap();
+    let later = tokio::spawn(as_json.start_session("p"));
+    settle().await;
+    own_way.plan().heal();
+    assert_eq!(ending.await.unwrap().unwrap().as_deref(), Some("a"));
+    let log = audit_entries(&world.store, &AuditQuery::default()).await.unwrap().entries;
+    let outcomes: Vec<_> = log.iter().map(|entry| &entry.outcome).collect();
+    assert_eq!(outcomes, [&AuditOutcome::Done]);
+    assert!(later.await.unwrap().unwrap().is_active());
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(held.is_over());
 }

@@ -328,12 +328,16 @@ impl Guest {
         true
     }
 
-    /// Nothing is done for the game server here any more: its starts are called off.
+    /// Nothing is done for the game server here any more: its starts are called off. One that is
+    /// sent again begins again, since no answer comes to the first.
     pub(crate) fn give_up(&self) {
-        let mut state = self.state.lock();
-        let starts: Vec<_> =
-            state.pending.values_mut().filter_map(|pending| pending.start.take()).collect();
-        drop(state);
+        let mut starts = Vec::new();
+        self.state.lock().pending.retain(|_, pending| {
+            let start = pending.start.take();
+            let is_other = start.is_none();
+            starts.extend(start);
+            is_other
+        });
         starts.iter().for_each(|start| start.task.abort());
     }
 

@@ -80,9 +80,20 @@ impl Hub {
         self.host.as_ref().ok_or_else(|| Problem::new("unavailable", "sessions are not served"))
     }
 
+    /// Enters a guest. When another greeting of the same game server was faster, a connection may
+    /// have that one's guest already: then it is the one.
     fn enter(&self, guest: Guest) -> Arc<Guest> {
+        let mut guests = self.guests.lock();
+        let known = guests.get(&guest.server.incarnation());
+        let is_it = |known: &&Arc<Guest>| {
+            known.instance == guest.instance && known.server.stopped().is_none()
+        };
+        if let Some(known) = known.filter(is_it) {
+            return known.clone();
+        }
         let guest = Arc::new(guest);
-        let before = self.guests.lock().insert(guest.server.incarnation(), guest.clone());
+        let before = guests.insert(guest.server.incarnation(), guest.clone());
+        drop(guests);
         if let Some(before) = before {
             before.give_up();
         }

@@ -11,6 +11,7 @@ use profilestore::{
 };
 
 use super::*;
+use crate::ws::Hub;
 
 async fn guest() -> Guest {
     let env = Env::system();
@@ -36,6 +37,27 @@ async fn what_is_told_while_a_connection_begins_comes_behind_its_welcome() {
         let Some(Message::Text(text)) = sent.recv().await else { panic!("a frame comes") };
         assert_eq!(text.as_str(), format!(r#"{{"heard":{{"n":{n}}}}}"#));
     }
+}
+
+#[tokio::test]
+async fn two_greetings_of_one_game_server_at_once_give_one_guest() {
+    let hub = Hub::new(None);
+    let first = guest().await;
+    let instance = Instance::new("0123456789abcdef");
+    let second = Guest::new(first.server.clone(), instance, "token".to_owned(), None);
+    let first = hub.enter(first);
+    assert!(Arc::ptr_eq(&hub.enter(second), &first), "the first may have begun starts");
+}
+
+#[tokio::test]
+async fn a_start_that_was_given_up_begins_again_when_it_is_sent_again() {
+    let guest = guest().await;
+    assert!(matches!(guest.begin(1, 1), Begun::New));
+    let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+    guest.note_start(1, task, Arc::default());
+    assert!(matches!(guest.begin(1, 1), Begun::Pending));
+    guest.give_up();
+    assert!(matches!(guest.begin(1, 1), Begun::New), "nobody answers the first");
 }
 
 #[tokio::test]

@@ -23,6 +23,11 @@ pub(super) async fn tell(
     outbox: Outbox,
 ) {
     let _alone = guest.telling.lock().await;
+    if let Some(why) = guest.server.stopped() {
+        // The connection before may have been told, which is over: it is told once otherwise.
+        tell_event(&guest, Event::Stopped(why));
+        return;
+    }
     guest.server.tell_again();
     loop {
         let event = tokio::select! {

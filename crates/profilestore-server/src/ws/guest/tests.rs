@@ -6,12 +6,12 @@ use profilestore::{
     Settings,
     data_store::MemoryStore,
     env::Env,
-    hosting::{Host, HostParts, HostedStart, Registration},
+    hosting::{Event, Host, HostParts, HostedStart, Registration},
     messenger::NoMessenger,
 };
 
 use super::*;
-use crate::ws::Hub;
+use crate::ws::{Hub, telling::tell};
 
 async fn guest() -> Guest {
     let env = Env::system();
@@ -37,6 +37,23 @@ async fn what_is_told_while_a_connection_begins_comes_behind_its_welcome() {
         let Some(Message::Text(text)) = sent.recv().await else { panic!("a frame comes") };
         assert_eq!(text.as_str(), format!(r#"{{"heard":{{"n":{n}}}}}"#));
     }
+}
+
+/// The word went to the connection before, whose client had left it.
+#[tokio::test]
+async fn a_connection_that_begins_as_its_hosting_stops_is_told_so() {
+    let guest = Arc::new(guest().await);
+    guest.server.leave();
+    assert!(matches!(guest.server.try_next_event(|_| 0), Some(Event::Stopped(_))));
+    let (outbox, mut sent) = Outbox::new("".into());
+    guest.attach(outbox.clone(), &ServerFrame::Heard { n: 1 });
+    let (_ping, pings) = tokio::sync::mpsc::unbounded_channel();
+    tell(guest, pings, outbox).await;
+    for expected in [r#"{"heard":{"n":1}}"#, r#"{"stopped":{"why":"left"}}"#] {
+        let Some(Message::Text(text)) = sent.recv().await else { panic!("a frame comes") };
+        assert_eq!(text.as_str(), expected);
+    }
+    assert!(matches!(sent.recv().await, Some(Message::Close(_))));
 }
 
 #[tokio::test]

@@ -104,11 +104,13 @@ impl Entry {
 
 impl Guest {
     /// Forgets the sessions that a game server did not name when it resumed, or that the key of its
-    /// connection may not hold. Those whose start it has not heard of yet stay.
+    /// connection may not hold. Those whose start it has not heard of yet stay; one that an earlier
+    /// resume did not come to does not.
     pub(crate) fn keep_named(&self, is_named: impl Fn(u64) -> bool) {
         let mut state = self.state.lock();
         let known = |s: &u64, entry: &mut Entry| {
-            is_named(*s) || entry.session.is_none() || entry.started_by.is_some()
+            let is_starting = entry.session.is_none() && entry.phase != Phase::Adopting;
+            is_named(*s) || is_starting || entry.started_by.is_some()
         };
         state.sessions.retain(known);
         let State { sessions, numbers, .. } = &mut *state;

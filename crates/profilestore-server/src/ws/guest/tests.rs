@@ -124,6 +124,21 @@ async fn no_profile_is_let_go_that_a_game_server_has_or_is_about_to_get() {
     assert!(matches!(guest.begin_letting_go(&key), LettingGo::Kept));
 }
 
+/// Its start, called off, waited for that adoption for ever.
+#[tokio::test]
+async fn a_session_that_one_resume_did_not_come_to_and_the_next_does_not_name_is_forgotten() {
+    let guest = guest().await;
+    let key = ProfileKey::new("PlayerData", "global", "user-1").unwrap();
+    guest.expect(7, &key);
+    guest.keep_named(|s| s == 7);
+    assert!(matches!(guest.begin_letting_go(&key), LettingGo::NotNow));
+    let other = ProfileKey::new("PlayerData", "global", "user-2").unwrap();
+    guest.starting(8, &other).unwrap();
+    guest.keep_named(|_| false);
+    assert!(matches!(guest.begin_letting_go(&key), LettingGo::Turn(_)));
+    assert_eq!((guest.number(&key), guest.number(&other)), (None, Some(8)));
+}
+
 #[tokio::test]
 async fn a_second_save_of_a_session_is_refused_while_the_first_is_unanswered() {
     let guest = guest().await;

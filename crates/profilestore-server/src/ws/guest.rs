@@ -302,6 +302,10 @@ impl Guest {
     /// A start is done by this task, which hears by `off` that it is called off.
     pub(crate) fn note_start(&self, i: u64, task: AbortHandle, off: Arc<Notify>) {
         if let Some(pending) = self.state.lock().pending.get_mut(&i) {
+            if pending.is_off {
+                // By another connection, just before.
+                off.notify_one();
+            }
             pending.start = Some(UnderWay { task, off });
         }
     }
@@ -313,8 +317,8 @@ impl Guest {
         let Some(pending) = state.pending.get_mut(&i).filter(|pending| !pending.is_kept) else {
             return;
         };
+        pending.is_off = true;
         if let Some(start) = &pending.start {
-            pending.is_off = true;
             start.off.notify_one();
         }
     }

@@ -96,6 +96,12 @@ async fn a_start_is_called_off_or_answered_and_never_both() {
     assert!(!guest.keep_start(2), "it is answered as called off");
     // Sent again over another connection before it is answered: one answer is for both.
     assert!(matches!(guest.begin(2, 2), Begun::Pending));
+    // That connection may call it off before the first one has begun with it.
+    assert!(matches!(guest.begin(3, 3), Begun::New));
+    guest.cancel(3);
+    guest.note_start(3, tokio::spawn(std::future::pending::<()>()).abort_handle(), off.clone());
+    assert_eq!(off.notified().now_or_never(), Some(()));
+    assert!(!guest.keep_start(3));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::{
     link::{
         Link,
         deadline::Unless,
-        hosting::{Request, Stop},
+        hosting::{Hosting, Request, Stop},
         renew::{Confirmation, RETRY, Renewal, Renewed},
     },
     messenger::Hint,
@@ -124,16 +124,20 @@ fn confirmed(link: &Arc<Link>, table: &Arc<Table>, confirmation: &Confirmation) 
         table.look(&notice.key);
         release_orphan(link, table, &notice.key);
     }
+    let earlier = link.hosting.as_ref().map(Hosting::take_to_look_at);
+    earlier.iter().flatten().for_each(|key| release_orphan(link, table, key));
 }
 
 /// Something about a key has changed. A profile that is held in the name of this server, and of
 /// which this host knows no session, is let go if it is asked for: an earlier host began to start
-/// a session that nobody waited for any more.
+/// a session that nobody waited for any more. While the game server may name one yet, it waits.
 fn release_orphan(link: &Arc<Link>, table: &Arc<Table>, key: &ProfileKey) {
     let Some(hosting) = &link.hosting else { return };
-    let may_have_more = hosting.may_have_more(key) && !defect!(OrphanTakenTooSoon);
-    if table.has(key) || may_have_more || defect!(OrphanKept) {
+    if table.has(key) || defect!(OrphanKept) {
         return;
+    }
+    if hosting.may_have_more(key) && !defect!(OrphanTakenTooSoon) {
+        return hosting.note_to_look_at(key);
     }
     let (link_, table, key_) = (link.clone(), table.clone(), key.clone());
     let turn = async move {

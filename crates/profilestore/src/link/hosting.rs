@@ -80,6 +80,9 @@ pub(crate) struct Hosting {
     /// Those of them that are being looked at.
     named: Mutex<BTreeSet<ProfileKey>>,
     all_named: AtomicBool,
+    /// Profiles of which something has changed before it was known whether there is a session of
+    /// them. The notice of that comes once.
+    to_look_at: Mutex<BTreeSet<ProfileKey>>,
 }
 
 /// When the game server was heard of, and when it was told of a confirmation.
@@ -108,6 +111,7 @@ impl Hosting {
             all_named: AtomicBool::new(owner_before.is_none()),
             owner_before,
             named: Mutex::default(),
+            to_look_at: Mutex::default(),
         }
     }
 
@@ -181,6 +185,16 @@ impl Hosting {
     /// The game server has named all its sessions.
     pub(crate) fn note_all_named(&self) {
         self.all_named.store(true, Ordering::Release);
+    }
+
+    /// Notes a profile to look at once it is known whether there is a session of it.
+    pub(crate) fn note_to_look_at(&self, key: &ProfileKey) {
+        self.to_look_at.lock().insert(key.clone());
+    }
+
+    /// The profiles that were noted since this was asked for last.
+    pub(crate) fn take_to_look_at(&self) -> BTreeSet<ProfileKey> {
+        std::mem::take(&mut *self.to_look_at.lock())
     }
 
     /// Whether the game server may have a session of this key that this host does not know.

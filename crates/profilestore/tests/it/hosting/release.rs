@@ -204,3 +204,21 @@ async fn a_game_server_that_is_gone_with_its_host_is_dead_after_its_lease_time()
     assert_eq!(open(&other, "p").await.read(|data| data.coins), 5);
     assert!(began.elapsed() < server.lease_time() + 2 * SECOND, "{:?}", began.elapsed());
 }
+
+/// The renewal that brought the notice came first, and no other one brings it again.
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_was_asked_for_before_all_sessions_were_named_is_let_go_behind_that() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _old) = hosted(&host_on(&world, way.clone()), "a").await;
+    // The host dies before its game server hears of the session.
+    start(&server, 1, "p").await;
+    way.plan().cut_off();
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let other = world.server("b").await;
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    tokio::time::sleep(12 * SECOND).await;
+    assert!(!asking.is_finished(), "the game server may name a session of it yet");
+    again.all_named();
+    tokio::time::timeout(6 * SECOND, asking).await.unwrap().unwrap().unwrap();
+}

@@ -18,6 +18,11 @@ use crate::demo::Dice;
 const STEPS: u64 = 80;
 const KEYS: u64 = 5;
 
+/// How long a start may wait for its profile. Well below [`super::driver::PATIENCE`], since a slow
+/// machine can hold a profile up for long and each process counts anew: a start that the kit gives
+/// up was not answered, and did not only wait.
+const START_MS: u64 = 50_000;
+
 /// Kinds of errors that play and faults explain.
 const EXPECTED: [&str; 12] = [
     "already-loaded",
@@ -192,6 +197,7 @@ impl Play {
         let save_within = 50 + self.dice.below(2000);
         let start = json!({
             "do": "start", "as": key, "key": key, "messages": true, "save_within_ms": save_within,
+            "timeout_ms": START_MS,
         });
         self.wait_for(on, &start).await
     }

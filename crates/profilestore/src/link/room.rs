@@ -130,8 +130,7 @@ impl Room {
                 Some(before) if before.place == place => *before = waiting,
                 _ => line.insert(at, waiting),
             }
-            metrics::gauge!("profilestore_saves_waiting")
-                .set((state.first.len() + state.rest.len()) as f64);
+            state.show();
             entered
         };
         match entered.await {
@@ -153,7 +152,11 @@ impl Room {
         loop {
             let next = {
                 let mut state = self.state.lock();
-                let Some((rank, waiting)) = state.next() else { return };
+                let Some((rank, waiting)) = state.next() else {
+                    // Those that have gone may have been the last ones.
+                    state.show();
+                    return;
+                };
                 let pass = self.pass(&mut state, rank, waiting.bytes);
                 (waiting.enter, pass)
             };
@@ -230,6 +233,8 @@ impl State {
 
     fn show(&self) {
         metrics::gauge!("profilestore_save_bytes_under_way").set((BYTES - self.free) as f64);
+        metrics::gauge!("profilestore_saves_waiting")
+            .set((self.first.len() + self.rest.len()) as f64);
     }
 }
 
@@ -274,7 +279,48 @@ impl Drop for Pass {
 mod tests {
     use super::*;
     use futures_util::FutureExt as _;
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+        atomics::AtomicU64, with_local_recorder,
+    };
     use std::time::Duration;
+
+    /// Keeps what was last told of how many saves wait.
+    #[derive(Default)]
+    struct Told(Arc<AtomicU64>);
+
+    impl Recorder for Told {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            if key.name() == "profilestore_saves_waiting" {
+                Gauge::from_arc(self.0.clone())
+            } else {
+                Gauge::noop()
+            }
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    /// It went on showing how many had waited when the last one of them came.
+    #[tokio::test(start_paused = true)]
+    async fn the_gauge_of_saves_that_wait_falls_when_they_are_let_in() {
+        let (room, told) = (Room::new(Env::system()), Told::default());
+        let waiting = || f64::from_bits(told.0.load(Relaxed));
+        let large = room.enter(Rank::Save, 60 << 20).await;
+        let mut waits = Box::pin(room.enter(Rank::Save, 40 << 20));
+        with_local_recorder(&told, || assert!(waits.as_mut().now_or_never().is_none()));
+        assert!(waiting() >= 1.0);
+        with_local_recorder(&told, || drop(large));
+        assert!(waiting() < 1.0);
+        assert!(waits.as_mut().now_or_never().is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn ends_and_trades_go_before_saves_and_bytes_are_bounded() {

@@ -8,6 +8,7 @@
 mod back;
 mod preview;
 mod record;
+mod undone;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -147,7 +148,11 @@ impl BulkEdits {
             if let Some(of) = record.undoes {
                 let kept = self.shelf.read::<Record>(&of.to_string()).await?;
                 if let Some(mut undone) = kept.value {
-                    if let Some(by) = undone.undone_by {
+                    let by = match undone.undone_by {
+                        None => undone::in_the_log(&*self.store, of).await?,
+                        by => by,
+                    };
+                    if let Some(by) = by {
                         return Err(already_undone(of, by));
                     }
                     undone.undone_by = Some(record.operation);

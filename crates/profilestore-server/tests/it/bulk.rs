@@ -1,5 +1,6 @@
 //! Edits of many profiles over HTTP.
 
+use profilestore::{Attribution, operator::BulkEdit};
 use profilestore_server::keys::Scope;
 use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
@@ -380,4 +381,23 @@ async fn an_edit_of_a_process_that_stops_is_paused_and_goes_on_at_another_one() 
     let _ = stop.send(());
     serving.await.unwrap();
     assert!(desk.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn an_edit_that_the_program_has_undone_is_not_undone_once_more() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    fill(&served.store, (0..3).map(player)).await;
+    let id = operation();
+    begin(&admin, &id, &increase(10)).await.is(202);
+    assert_eq!(ended(&admin, &id).await["state"], "done");
+    // As by `profilestore edit --undo`.
+    let by = operation();
+    let undo = BulkEdit::undo(by.parse().unwrap(), id.parse().unwrap());
+    served.desk.operator(Attribution::new("ops")).edit_all(&undo, |_| ()).await.unwrap();
+    let again = admin.header("Idempotency-Key", &operation());
+    let answer = again.post(&format!("{EDITS}/{id}/undo"), "").await;
+    refused(&answer, 409, "already-undone");
+    assert_eq!(answer.json()["undone_by"], by);
+    assert_eq!(found(&admin, "%2Fcoins%20%3E=%200").await, 3, "nothing was subtracted twice");
 }

@@ -47,7 +47,8 @@ pub enum ErrorKind {
     TakenElsewhere,
     /// The caller's cancel function said that the session is no longer needed.
     Cancelled,
-    /// The session could not be started, or the transaction not be done, in time. Nothing was done.
+    /// The session could not be started, or the transaction not be done, in time. Nothing was done,
+    /// but for a steal that the store had taken before: it may have ended the other session.
     TimedOut,
     /// This game server is shutting down, or the Tokio runtime that it was started on is gone.
     /// Nothing was done.

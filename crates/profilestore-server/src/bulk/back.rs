@@ -207,8 +207,6 @@ enum Fate {
     Waits(Edit),
     /// An earlier run settled it.
     Before,
-    /// An earlier run sent it to its game server, which has not answered yet.
-    Sent,
 }
 
 /// A run of such an operation.
@@ -223,7 +221,7 @@ pub(super) struct PuttingBack {
 }
 
 impl PuttingBack {
-    /// Goes through all profiles. What the library has booked under the operation is left alone.
+    /// Goes through all profiles. What the library has settled under the operation is left alone.
     pub(super) async fn run(self, tell: impl Fn(BulkProgress) + Send) -> Result<BulkReport, Error> {
         let this = Arc::new(self);
         let entry = this.back.entry(this.operation, &this.profiles, this.by.clone());
@@ -291,7 +289,7 @@ impl PuttingBack {
         let mut booked = audit_entries(&*self.store, &query).await?.entries.into_iter();
         let of_it = booked.find(|entry| entry.operation == self.operation);
         Ok(of_it.map(|entry| match entry.outcome {
-            AuditOutcome::Pending => Fate::Sent,
+            AuditOutcome::Pending => sent(&entry),
             AuditOutcome::Refused { why } => Fate::Refused(why),
             _ => Fate::Before,
         }))
@@ -362,6 +360,16 @@ impl PuttingBack {
     }
 }
 
+/// An earlier run sent this profile's edit to its game server, which has not answered yet: this run
+/// waits for the answer, or makes the edit where the game server has let go meanwhile.
+fn sent(entry: &AuditEntry) -> Fate {
+    match entry.details.get("edit").cloned().map(serde_json::from_value) {
+        Some(Ok(edit)) => Fate::Waits(edit),
+        Some(Err(error)) => Fate::Refused(format!("what was sent cannot be read: {error}")),
+        None => Fate::Refused("what was sent is not in the audit log".to_owned()),
+    }
+}
+
 /// Notes what became of a profile. One that waits is given back.
 fn count(report: &mut BulkReport, key: ProfileKey, fate: Fate) -> Option<(ProfileKey, Edit)> {
     match fate {
@@ -374,7 +382,6 @@ fn count(report: &mut BulkReport, key: ProfileKey, fate: Fate) -> Option<(Profil
         Fate::Skipped => report.skipped += 1,
         Fate::Refused(why) => report.refused.push((key, why)),
         Fate::Before => report.before += 1,
-        Fate::Sent => report.waiting.push(key),
         Fate::Waits(edit) => return Some((key, edit)),
     }
     None

@@ -141,6 +141,12 @@ async fn putting_back_waits_for_a_game_server_is_paused_and_goes_on() {
     let tag = admin.get(&path).await.etag().to_owned();
     admin.header("If-Match", &tag).put(&path, "{\"data\":{\"coins\":7777}}").await.is(200);
     assert_eq!(admin.post(&format!("{EDITS}/{id}/resume"), "").await.is(202)["state"], "running");
+    // The run that goes on waits for the game server as the first one did.
+    for _ in 0..20 {
+        game.pong().await;
+        let view = admin.get(&format!("{EDITS}/{id}")).await.is(200);
+        assert_eq!(view["state"], "running", "{view}");
+    }
     bulk::make(&mut game, 1, 25).await;
     let view = bulk::ended(&admin, &id).await;
     assert_eq!(view["state"], "done", "{view}");

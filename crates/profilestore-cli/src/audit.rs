@@ -12,7 +12,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    args::{App, at_least_one, attribution, profile_key},
+    app::App,
+    given::{at_least_one, attribution, profile_key},
     operate::failure,
     output::{Failure, Status, Table, cut, json_document, json_line, note, out, say},
     place::Store,

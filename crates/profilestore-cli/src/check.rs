@@ -11,7 +11,7 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::App,
+    app::App,
     maintain::{named, unlisted, unreadable, waited},
     output::{Failure, Status, count, facts, json_document, out, text},
     place::{Kind, Place, Store},

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    args::{App, KeyArg},
+    app::App,
+    given::KeyArg,
     output::{Failure, Status, Table, count, json_document, out, text},
     versions::{VersionArg, VersionRow, described, existing},
 };

@@ -11,7 +11,8 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, ByArgs},
+    app::App,
+    given::ByArgs,
     operate::{Visit, failure},
     output::{Failure, Status, ask, chain, count, facts, json_document, note, out, say, text},
     place::Kind,

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    args::{App, KeyArg},
+    app::App,
+    given::KeyArg,
     output::{Failure, Out, Status, count, facts, json_document, out, size, visible_json},
     sessions::{SessionRow, session_line},
     times::{ago, time},

@@ -13,7 +13,7 @@ use left_out::Nats;
 use present::Nats;
 
 use crate::{
-    args::App,
+    app::App,
     operate::failure,
     output::{Failure, chain, note},
 };

@@ -13,7 +13,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, ByArgs, KeyArg, at_least_one},
+    app::App,
+    given::{ByArgs, KeyArg, at_least_one},
     operate::{Visit, failure},
     output::{Failure, Status, Table, cut, json_document, json_line, out, say, text},
     place::Store,

@@ -10,7 +10,8 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, at_least_one, plain_name, profile_key},
+    app::App,
+    given::{at_least_one, plain_name, profile_key},
     output::{Failure, Status, Table, count, json_document, json_line, note, out, say, size},
     search::{Search, Where},
     times::time,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod app;
 mod args;
 mod audit;
 mod check;
@@ -12,6 +13,7 @@ mod diff;
 mod edit;
 mod erase;
 mod get;
+mod given;
 mod hints;
 mod history;
 mod list;

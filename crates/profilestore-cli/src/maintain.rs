@@ -21,8 +21,9 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, ByArgs},
+    app::App,
     check::check,
+    given::ByArgs,
     operate::failure,
     output::{Failure, Status, count, json_document, note, out, say, size, text},
     place::{Kind, Place},

@@ -12,7 +12,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, ByArgs, KeyArg, message_id},
+    app::App,
+    given::{ByArgs, KeyArg, message_id},
     operate::{Visit, failure},
     output::{Failure, Status, Table, cut, json_document, json_line, out, say},
     times::ago,

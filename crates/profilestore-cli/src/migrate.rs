@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status, json_document, out, text},
     place::Place,
 };

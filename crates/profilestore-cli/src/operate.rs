@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, ByArgs, KeyArg, message_id},
+    app::App,
+    given::{ByArgs, KeyArg, message_id},
     output::{Failure, Status, ask, json_document, note, say},
     place::Store,
 };

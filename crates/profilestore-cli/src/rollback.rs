@@ -12,8 +12,9 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, ByArgs, KeyArg},
+    app::App,
     diff::{current, differences},
+    given::{ByArgs, KeyArg},
     operate::{Visit, failure, held_by},
     output::{Failure, Status, ask, count, json_document, note, say, word},
     times::time,

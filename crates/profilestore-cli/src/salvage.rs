@@ -14,7 +14,7 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::App,
+    app::App,
     maintain::{named, waited},
     output::{Failure, Status, count, json_document, out, text},
     place::Place,

@@ -10,7 +10,8 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, plain_name},
+    app::App,
+    given::plain_name,
     output::{Failure, Status, Table, json_line, out, text},
     times::{ago, time},
 };

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    args::App,
+    app::App,
     audit::GIVEN_UP,
     operate::failure,
     output::{

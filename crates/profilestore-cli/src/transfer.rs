@@ -20,7 +20,8 @@ use profilestore::{
 };
 
 use crate::{
-    args::{App, ByArgs, plain_name},
+    app::App,
+    given::{ByArgs, plain_name},
     maintain::named,
     operate::failure,
     output::{

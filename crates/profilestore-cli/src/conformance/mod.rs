@@ -13,7 +13,7 @@ use clap::Args as ClapArgs;
 
 #[cfg(not(feature = "conformance"))]
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status},
 };
 

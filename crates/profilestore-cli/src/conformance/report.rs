@@ -13,7 +13,7 @@ use super::{
     world::{Ground, program},
 };
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status, say},
     place::Place,
 };

@@ -54,7 +54,7 @@ use storage::Home;
 use world::World;
 
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status},
     place::Place,
 };

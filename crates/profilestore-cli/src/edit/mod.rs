@@ -14,7 +14,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    args::{App, ByArgs, plain_name, profile_key},
+    app::App,
+    given::{ByArgs, plain_name, profile_key},
     operate::failure,
     output::{Failure, Status, Table, ask, count, json_document, json_line, note, out, say},
     place::Store,

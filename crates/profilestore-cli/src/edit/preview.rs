@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{PAGE, query, report::Counts};
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status, chain, count, json_document, note, say},
     place::Store,
     search::scan_bar,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{KeysCommand, KeysWhat};
 use crate::{
-    args::App,
+    app::App,
     operate::failure,
     output::{Failure, Status, Table, json_document, json_line, note, out, say},
     times::time,

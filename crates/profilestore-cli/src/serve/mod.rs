@@ -7,11 +7,11 @@ use clap::{Args as ClapArgs, Subcommand};
 
 #[cfg(not(feature = "serve"))]
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status},
 };
 use crate::{
-    args::{ByArgs, plain_name},
+    given::{ByArgs, plain_name},
     times::to_come,
 };
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::Serve;
 use crate::{
-    args::App,
+    app::App,
     hints::Address,
     operate::failure,
     output::{Failure, Status, json_document, note, say},

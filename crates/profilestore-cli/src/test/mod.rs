@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args as ClapArgs;
 
 use crate::{
-    args::App,
+    app::App,
     output::{Failure, Status},
     times::seconds_or_length,
 };

@@ -12,19 +12,13 @@
 
 use std::{
     io::Write as _,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context, bail};
 use clap::Args;
 use profilestore::{Settings, env::Env};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinSet, time::timeout};
 
 mod audit;
 mod data;
@@ -36,10 +30,12 @@ mod figures;
 mod fleet;
 mod ledger;
 mod pace;
+mod play;
 mod players;
 mod process;
 #[cfg(feature = "serve")]
 mod remote;
+mod report;
 mod server;
 mod storage;
 mod trades;
@@ -48,8 +44,9 @@ mod world;
 
 pub(crate) use dice::Dice;
 use display::{Display, say};
-use fleet::{Call, Fate, Via};
+use fleet::{Call, Via};
 use ledger::Check;
+use play::play;
 use storage::Home;
 use world::World;
 
@@ -154,18 +151,6 @@ pub(crate) struct DemoServer {
 
 /// The shortest lease time that `profilestore serve` takes: twice its renewal period.
 const LEAST_REMOTE_LEASE: f64 = 10.0;
-
-/// How long the servers may take to come up.
-const START: Duration = Duration::from_secs(30);
-
-/// How long answers are waited for once the time is up, before the servers shut down.
-const ANSWERS: Duration = Duration::from_secs(5);
-
-/// How long the servers may take to shut down: the library's own limit and some.
-const STOP: Duration = Duration::from_secs(45);
-
-/// How long beyond the time of play a complete one may go on.
-const COMPLETION: Duration = Duration::from_secs(120);
 
 /// How long the whole may take beyond the time of play.
 const WATCHDOG: Duration = Duration::from_secs(240);
@@ -338,160 +323,10 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
         world.faults.clone(),
     );
     let report = match json {
-        true => format!("{:#}\n", display::json(plan, &world, &findings, &faults)),
-        false => display::text(plan, &world, &findings, &faults),
+        true => format!("{:#}\n", report::json(plan, &world, &findings, &faults)),
+        false => report::text(plan, &world, &findings, &faults),
     };
     // The reader that closed it has read enough; the exit code still tells.
     let _ = std::io::stdout().write_all(report.as_bytes());
     Ok(findings.checks.iter().chain([&faults]).all(Check::passed))
-}
-
-/// From the first server's start to the last one's end.
-async fn play(
-    plan: &Plan,
-    call: &Call,
-    world: &Shared,
-    display: &mut Display,
-) -> anyhow::Result<()> {
-    let (stop, stopped) = watch::channel(false);
-    #[cfg(feature = "serve")]
-    let hosts = match plan.via_server {
-        0 => None,
-        count => Some(remote::hosts::Hosts::start(call, count).await?),
-    };
-    #[cfg(feature = "serve")]
-    let call = &Call { via: hosts.as_ref().map(remote::hosts::Hosts::via), ..call.clone() };
-    let call = Arc::new(call.clone());
-    let (mut keepers, mut kills) = (JoinSet::new(), Vec::<mpsc::Sender<Fate>>::new());
-    for slot in 0..usize::from(plan.servers) {
-        let (kill, killed) = mpsc::channel(1);
-        kills.push(kill);
-        keepers.spawn(fleet::keep(slot, call.clone(), world.clone(), killed, stopped.clone()));
-    }
-    wait_until(START, || locked(world).ready().len() == usize::from(plan.servers))
-        .await
-        .context("the servers did not come up")?;
-
-    let dice = Dice::new(plan.seed);
-    let mut players = JoinSet::new();
-    let pace = Duration::from_secs_f64(f64::from(plan.players) / f64::from(plan.pace));
-    for player in 0..plan.players {
-        let (world, dice, stop) = (world.clone(), dice.fork(u64::from(player)), stopped.clone());
-        players
-            .spawn(players::Play { world, player, players: plan.players, dice, pace, stop }.run());
-    }
-    let kills = Arc::new(kills);
-    let operator = edits::Operator {
-        world: world.clone(),
-        players: plan.players,
-        half_time: Instant::now() + Duration::from_secs(plan.seconds) / 2,
-        kills: plan.kill.then(|| kills.clone()),
-        dice: dice.fork(u64::MAX - 1),
-        stop: stopped.clone(),
-    };
-    players.spawn(operator.run());
-    let killer = plan.kill.then(|| {
-        tokio::spawn(players::kill(
-            world.clone(),
-            kills.clone(),
-            dice.fork(u64::MAX),
-            stopped.clone(),
-        ))
-    });
-    #[cfg(feature = "serve")]
-    let hosts = hosts.map(|hosts| {
-        let (world, dice, stop) = (world.clone(), dice.fork(u64::MAX - 2), stopped.clone());
-        let kill = plan.kill;
-        tokio::spawn(
-            async move { if kill { hosts.kill(world, dice, stop).await } else { Ok(hosts) } },
-        )
-    });
-    let roller = plan
-        .roll
-        .then(|| tokio::spawn(players::roll(world.clone(), kills.clone(), stopped.clone())));
-
-    watch_play(plan, world, display).await;
-    display.phase("the time is up: the servers shut down");
-    stop.send_replace(true);
-    locked(world).time_is_up();
-    if let Some(killer) = killer {
-        killer.await?;
-    }
-    if let Some(roller) = roller {
-        roller.await?;
-    }
-    // Starts that wait for a dead server's lease are called off by the shutdown.
-    let _ = wait_until(ANSWERS, || locked(world).unanswered() == 0).await;
-    locked(world).stop_all();
-    let ends = async {
-        while let Some(end) = keepers.join_next().await {
-            end??;
-        }
-        anyhow::Ok(())
-    };
-    match timeout(STOP, ends).await {
-        Ok(ended) => ended?,
-        // Dropping the keepers kills what is left.
-        Err(_) => {
-            locked(world).faults.push(format!("servers that did not shut down within {STOP:?}"))
-        }
-    }
-    drop(kills);
-    players.shutdown().await;
-    #[cfg(feature = "serve")]
-    if let Some(hosts) = hosts {
-        hosts.await??.end().await?;
-    }
-    Ok(())
-}
-
-/// Shows the progress until the time is up, or until Ctrl-C. A complete play then goes on until
-/// everything has happened, or until a second Ctrl-C.
-async fn watch_play(plan: &Plan, world: &Shared, display: &mut Display) {
-    let began = Instant::now();
-    let mut until = (!plan.until_told).then(|| began + Duration::from_secs(plan.seconds));
-    let mut time_was_up = None;
-    // One future all along: between two of them a signal would be lost.
-    let mut interrupted = pin!(tokio::signal::ctrl_c());
-    loop {
-        let next = Instant::now() + Duration::from_millis(200);
-        let next = until.filter(|_| time_was_up.is_none()).map_or(next, |until| until.min(next));
-        let told = tokio::select! {
-            biased;
-            _ = &mut interrupted => true,
-            () = tokio::time::sleep_until(next) => false,
-        };
-        display.show(&locked(world), began.elapsed());
-        let now = Instant::now();
-        if told && (!plan.complete || time_was_up.is_some()) {
-            return;
-        }
-        if told {
-            until = Some(now);
-            interrupted.set(tokio::signal::ctrl_c());
-        }
-        let Some(end) = until.filter(|until| *until <= now) else { continue };
-        let since = *time_was_up.get_or_insert(end);
-        let missing = if plan.complete { locked(world).missing(plan, since) } else { Vec::new() };
-        if missing.is_empty() {
-            return;
-        }
-        if now > since + COMPLETION {
-            return say(&format!(
-                "in {COMPLETION:?} beyond the time this did not happen: {}",
-                missing.join(", ")
-            ));
-        }
-    }
-}
-
-async fn wait_until(limit: Duration, ready: impl Fn() -> bool) -> anyhow::Result<()> {
-    let deadline = Instant::now() + limit;
-    while !ready() {
-        if Instant::now() >= deadline {
-            bail!("it took longer than {limit:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }

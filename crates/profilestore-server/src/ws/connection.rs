@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use std::{
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures_util::{
     SinkExt as _, StreamExt as _,
-    stream::{self, SplitStream},
+    stream::{self, SplitSink, SplitStream},
 };
 use profilestore::{
     ErrorKind, ProfileKey,
@@ -25,7 +25,11 @@ use profilestore::{
     hosting::{Adopted, Registration, Resume, Resumed},
 };
 use serde::de::IgnoredAny;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
 use super::{
     Hub,
@@ -76,23 +80,9 @@ pub(crate) async fn serve(
     socket: WebSocket,
     instance: Arc<str>,
 ) {
-    let (mut sink, mut incoming) = socket.split();
-    let (outbox, mut sent) = Outbox::new(instance.clone());
-    let (queued, over) = (outbox.queued.clone(), outbox.over.clone());
-    let mut tasks = JoinSet::new();
-    let mut writer = tokio::spawn(async move {
-        while let Some(message) = sent.recv().await {
-            let bytes = match &message {
-                Message::Text(text) => text.len(),
-                _ => 0,
-            };
-            let last = matches!(message, Message::Close(_));
-            match timeout(SILENCE, sink.send(message)).await {
-                Ok(Ok(())) if !last => queued.fetch_sub(bytes, Ordering::Relaxed),
-                _ => break,
-            };
-        }
-    });
+    let (sink, mut incoming) = socket.split();
+    let (outbox, sent) = Outbox::new(instance.clone());
+    let mut writer = tokio::spawn(write(sink, sent, outbox.queued.clone()));
     let greeted = timeout(HELLO_TIME, greet(&hub, &caller, &mut incoming)).await;
     let greeted = greeted.unwrap_or_else(|_| {
         let seconds = HELLO_TIME.as_secs();
@@ -112,7 +102,40 @@ pub(crate) async fn serve(
         tracing::error!(%error, "the history shows the game server's name as author");
     }
     let desk = Desk { app, caller, guest: guest.clone() };
-    let welcome = ServerFrame::Welcome {
+    let connection = guest.attach(outbox.clone(), &welcome(&guest, resumed));
+    let named: Vec<_> = named.into_iter().filter_map(|named| desk.expected(named)).collect();
+    guest.keep_named(|s| named.iter().any(|past| past.s == s));
+    converse(desk, connection, named, outbox, &mut incoming, &mut writer).await;
+    // What was sent before goes out, a closing frame included, and the client may close too.
+    if !writer.is_finished() {
+        let _ = timeout(HELLO_TIME, &mut writer).await;
+    }
+    let closed = async { while let Some(Ok(_)) = incoming.next().await {} };
+    let _ = timeout(CLOSE_TIME, closed).await;
+}
+
+/// Sends what the outbox holds, in order, up to a closing frame. Ends when the client reads no
+/// more.
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut sent: mpsc::UnboundedReceiver<Message>,
+    queued: Arc<AtomicUsize>,
+) {
+    while let Some(message) = sent.recv().await {
+        let bytes = match &message {
+            Message::Text(text) => text.len(),
+            _ => 0,
+        };
+        let last = matches!(message, Message::Close(_));
+        match timeout(SILENCE, sink.send(message)).await {
+            Ok(Ok(())) if !last => queued.fetch_sub(bytes, Ordering::Relaxed),
+            _ => break,
+        };
+    }
+}
+
+fn welcome(guest: &Guest, resumed: Option<ResumedAs>) -> ServerFrame {
+    ServerFrame::Welcome {
         incarnation: guest.incarnation(),
         token: guest.token.clone(),
         store: guest.server.store().0,
@@ -120,43 +143,48 @@ pub(crate) async fn serve(
         window: WINDOW,
         max_frame: MAX_FRAME,
         resumed,
-    };
-    let connection = guest.attach(outbox.clone(), &welcome);
-    let named: Vec<_> = named.into_iter().filter_map(|named| desk.expected(named)).collect();
-    guest.keep_named(|s| named.iter().any(|past| past.s == s));
+    }
+}
+
+/// Takes frames and tells what there is to tell, until one side ends it. Then the guest has no
+/// connection, and what it asked for before it left has been done, as far as there was time.
+async fn converse(
+    desk: Desk,
+    connection: u64,
+    named: Vec<Past>,
+    outbox: Outbox,
+    incoming: &mut Incoming,
+    writer: &mut JoinHandle<()>,
+) {
+    let over = outbox.over.clone();
     let revoked = Arc::new(AtomicBool::new(false));
+    let is_resumed = Arc::new(AtomicBool::new(named.is_empty()));
     let (ping, pings) = mpsc::unbounded_channel();
     let (inbox, frames) = inbox();
-    tasks.spawn(tell(guest.clone(), pings, outbox.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tell(desk.guest.clone(), pings, outbox));
     let mut worker = JoinSet::new();
-    let is_resumed = Arc::new(AtomicBool::new(named.is_empty()));
     let done = is_resumed.clone();
     worker.spawn(work(desk.clone(), connection, named, frames, revoked.clone(), done));
     tasks.spawn(watch_key(desk.clone(), revoked));
     let is_left = tokio::select! {
         biased;
         () = over.notified() => false,
-        () = listen(&desk, connection, &mut incoming, &ping, &inbox) => true,
+        () = listen(&desk, connection, incoming, &ping, &inbox) => true,
         _ = tasks.join_next() => false,
         _ = worker.join_next() => false,
         // The closing frame is out, or the client reads no more.
-        _ = &mut writer => false,
+        _ = writer => false,
     };
     tasks.abort_all();
-    guest.detach(connection);
-    drop((outbox, desk, ping, inbox));
+    desk.guest.detach(connection);
+    drop((desk, ping, inbox));
     if is_left && is_resumed.load(Ordering::Acquire) {
         // What came before the end counts, a goodbye above all: no client sends it again. A resume
         // that is under way is the next connection's.
         let _ = timeout(LAST_WORK_TIME, worker.join_next()).await;
     }
     worker.abort_all();
-    // What was sent before goes out, a closing frame included, and the client may close too.
-    if !writer.is_finished() {
-        let _ = timeout(HELLO_TIME, &mut writer).await;
-    }
-    let closed = async { while let Some(Ok(_)) = incoming.next().await {} };
-    let _ = timeout(CLOSE_TIME, closed).await;
 }
 
 /// A session that a game server had before.

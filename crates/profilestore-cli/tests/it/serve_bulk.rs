@@ -119,8 +119,18 @@ pub(crate) async fn goes_on_after_kills(stage: &Stage<'_>) {
     assert_eq!((&view["counts"]["refused"], &view["error"]), (&json!(0), &json!(null)), "{view}");
     assert_eq!(stage.count("/Coins = 101"), PROFILES + 1);
     assert_eq!(stage.count("not /Coins = 101"), 0);
-    // One group in the audit log, complete.
-    let audit = asked(&server, &key, "GET", "/v1/audit?grouped=true", "", "");
+    is_one_entry(&server, &key, &id);
+    // Resumed once more, it does nothing.
+    assert_eq!(asked(&server, &key, "POST", &format!("{path}/resume"), "", "")["state"], "done");
+    assert!(game.end(1, 3).await["ended"].is_object());
+    assert_eq!(stage.count("/Coins = 101"), PROFILES + 1);
+    undo(stage, &server, &key, &path).await;
+    assert_eq!(server.stop(), 0);
+}
+
+/// The audit log shows the edit as one group, which is complete.
+fn is_one_entry(server: &Running, key: &str, id: &str) {
+    let audit = asked(server, key, "GET", "/v1/audit?grouped=true", "", "");
     let entries = audit["items"].as_array().unwrap().iter();
     let entries: Vec<_> = entries.filter(|entry| entry["operation"] == id).collect();
     assert_eq!(entries.len(), 1, "{audit}");
@@ -128,15 +138,14 @@ pub(crate) async fn goes_on_after_kills(stage: &Stage<'_>) {
         (&entries[0]["outcome"], &entries[0]["reason"]),
         (&json!("done"), &json!("a present"))
     );
-    // Resumed once more, it does nothing.
-    assert_eq!(asked(&server, &key, "POST", &format!("{path}/resume"), "", "")["state"], "done");
-    assert!(game.end(1, 3).await["ended"].is_object());
-    assert_eq!(stage.count("/Coins = 101"), PROFILES + 1);
+}
 
-    let undo = Env::system().uuid().to_string();
-    asked(&server, &key, "POST", &format!("{path}/undo"), "", &undo);
+/// Undoes the edit at `path`: every profile has its coins of before.
+async fn undo(stage: &Stage<'_>, server: &Running, key: &str, path: &str) {
+    let id = Env::system().uuid().to_string();
+    asked(server, key, "POST", &format!("{path}/undo"), "", &id);
     let view = loop {
-        let view = asked(&server, &key, "GET", &format!("/v1/edits/{undo}"), "", "");
+        let view = asked(server, key, "GET", &format!("/v1/edits/{id}"), "", "");
         if view["state"] != "running" {
             break view;
         }
@@ -144,6 +153,5 @@ pub(crate) async fn goes_on_after_kills(stage: &Stage<'_>) {
     };
     assert_eq!((&view["state"], &view["counts"]["refused"]), (&json!("done"), &json!(0)), "{view}");
     assert_eq!(stage.count("/Coins = 100"), PROFILES + 1);
-    assert_eq!(asked(&server, &key, "GET", &path, "", "")["state"], "undone");
-    assert_eq!(server.stop(), 0);
+    assert_eq!(asked(server, key, "GET", path, "", "")["state"], "undone");
 }

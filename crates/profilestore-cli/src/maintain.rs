@@ -53,8 +53,8 @@ pub(crate) struct Backup {
     /// is for this store alone: another one of the same name would be taken for it
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Again and again, until SIGTERM or Ctrl-C: 90s, 30min, 1h, 1 day. The first one is due when the
-    /// newest that is there is so old
+    /// Again and again, until SIGTERM or Ctrl-C: 90s, 30min, 1h, 1 day. The first one is due when
+    /// the newest that is there is so old
     #[arg(long, value_name = "TIME", requires = "to", conflicts_with = "file", value_parser = length)]
     every: Option<Duration>,
     /// Delete all but so many of the newest in the folder, after a backup that is whole

@@ -122,8 +122,8 @@ impl Place {
         self.open_or_create().await
     }
 
-    /// The same for a command that may write many profiles: more commits share one sync of the disk,
-    /// which takes as long as writing some hundred of them.
+    /// The same for a command that may write many profiles: more commits share one sync of the
+    /// disk, which takes as long as writing some hundred of them.
     pub(crate) async fn open_for_many(&self) -> Result<Store, Failure> {
         self.check_there()?;
         self.opened(SqliteOptions { batch: 512, ..SqliteOptions::default() }).await

@@ -181,8 +181,8 @@ fn report(
 mod tests {
     use super::*;
 
-    /// It took the place of a store that was made under the name meanwhile, and a log that lay there
-    /// was taken for its own.
+    /// It took the place of a store that was made under the name meanwhile, and a log that lay
+    /// there was taken for its own.
     #[test]
     fn a_salvaged_store_takes_no_other_ones_place_and_no_other_ones_log() {
         let folder = tempfile::tempdir().unwrap();

@@ -46,8 +46,8 @@ const LARGE_LOG: u64 = 256 << 20;
 /// Show how a store is
 ///
 /// Which servers there are and what they hold, how large the store is, what operators began and did
-/// not end, when it was backed up last, and what is wrong, with what to type about it. The exit code
-/// is 1 when something is wrong.
+/// not end, when it was backed up last, and what is wrong, with what to type about it. The exit
+/// code is 1 when something is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -60,8 +60,8 @@ fn access(class: &str, property: &str) -> Option<bool> {
     None
 }
 
-/// Whether Roblox has a property of a class that no script can reach. Files may give it, as those of
-/// new projects do; it is the engine's own business.
+/// Whether Roblox has a property of a class that no script can reach. Files may give it, as those
+/// of new projects do; it is the engine's own business.
 pub(crate) fn is_engines_own(class: &str, property: &str) -> bool {
     let database = rbx_reflection_database::get_bundled();
     let known = database.classes.get(class);

@@ -1,5 +1,5 @@
-//! The network for scripts: only the hosts that a caller names, through HttpService. Requests block,
-//! so they are made on a thread of their own.
+//! The network for scripts: only the hosts that a caller names, through HttpService. Requests
+//! block, so they are made on a thread of their own.
 
 use std::{collections::BTreeMap, error, fmt, io, str::FromStr, sync::Arc, time::Duration};
 

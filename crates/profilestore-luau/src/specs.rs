@@ -1,5 +1,5 @@
-//! What came of a file of tests. The machine reports to a [`Collector`] while they run; it takes the
-//! scripts' lines as well, so that each test's are known.
+//! What came of a file of tests. The machine reports to a [`Collector`] while they run; it takes
+//! the scripts' lines as well, so that each test's are known.
 
 use std::{
     collections::BTreeMap,

@@ -109,9 +109,9 @@ pub enum ErrorKind {
     Unknown,
     /// The store's contents were replaced by a backup; sessions of before are over.
     Replaced,
-    /// The store's files were deleted, moved or overwritten under this program: nothing is saved any
-    /// more, and trying again will not help. An operator has to decide what counts; see
-    /// "The store's files were taken away" in `docs/production.md`.
+    /// The store's files were deleted, moved or overwritten under this program: nothing is saved
+    /// any more, and trying again will not help. An operator has to decide what counts; see "The
+    /// store's files were taken away" in `docs/production.md`.
     TakenAway,
     /// The store's contents cannot be understood.
     Corrupt,

@@ -1,4 +1,4 @@
-//! Gifts to anyone anywhere, and trades between two players of one server.
+//! Gifts to any player anywhere, and trades between two players of one server.
 
 use crate::{
     Error, Result,

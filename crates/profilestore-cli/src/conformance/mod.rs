@@ -48,12 +48,12 @@ const VECTORS: &str = include_str!("data/vectors.json");
 
 /// Certify an SDK for game servers
 ///
-/// It starts real server processes, breaks the connections to them, kills them and the game servers,
-/// and audits what is stored: every acknowledged change, each message once, each item in one place,
-/// no session that ended without an order. The driver is a small program of the SDK's language that
-/// speaks JSON lines over standard input and output (docs/sdk.md). Without --store each script has a
-/// SQLite file of its own; with one in PostgreSQL all work in that database, under names of their
-/// own.
+/// It starts real server processes, breaks the connections to them, kills them and the game
+/// servers, and audits what is stored: every acknowledged change, each message once, each item in
+/// one place, no session that ended without an order. The driver is a small program of the SDK's
+/// language that speaks JSON lines over standard input and output (docs/sdk.md). Without --store
+/// each script has a SQLite file of its own; with one in PostgreSQL all work in that database,
+/// under names of their own.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:

@@ -197,8 +197,8 @@ impl World {
         }
     }
 
-    /// Freezes a server process while it holds no lock of the store: another process can write then.
-    /// With the lock it would stop all others too, for as long as it is frozen.
+    /// Freezes a server process while it holds no lock of the store: another process can write
+    /// then. With the lock it would stop all others too, for as long as it is frozen.
     pub(crate) async fn freeze(&self, at: usize) -> Result<(), String> {
         let until = Instant::now() + START;
         let others = self.servers.iter().enumerate();

@@ -85,8 +85,8 @@ pub(crate) struct Demo {
     /// Shut the servers down and start them again, one after the other, as for an update
     #[arg(long)]
     roll: bool,
-    /// The game servers play through so many processes of `profilestore serve`, over the network, as
-    /// a game in any language does. With --kill, these are killed too. The lease time is 10 s or
+    /// The game servers play through so many processes of `profilestore serve`, over the network,
+    /// as a game in any language does. With --kill, these are killed too. The lease time is 10 s or
     /// more then
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=16))]
     via_server: u16,

@@ -1,5 +1,5 @@
-//! What each game server's process begins with: orders and reports over its pipes, and a desk on the
-//! store, also during an outage.
+//! What each game server's process begins with: orders and reports over its pipes, and a desk on
+//! the store, also during an outage.
 
 use std::{
     io::{BufRead, Write},

@@ -1,5 +1,5 @@
-//! Whole games, as trees of instances: those in `tests/games`, written in the manner of games with a
-//! framework of services, with replicated state, and of compiled TypeScript.
+//! Whole games, as trees of instances: those in `tests/games`, written in the manner of games with
+//! a framework of services, with replicated state, and of compiled TypeScript.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

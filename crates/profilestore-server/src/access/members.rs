@@ -440,8 +440,8 @@ fn keeps_an_admin(members: &[(Member, u64)], planned: &Planned) -> Result<(), Pr
     Err(Problem::new("last-admin", detail))
 }
 
-/// The same for names that look alike, by Unicode's table of such characters (UTS 39), in capitals or
-/// not: a member does not pass for another one in the audit log.
+/// The same for names that look alike, by Unicode's table of such characters (UTS 39), in capitals
+/// or not: a member does not pass for another one in the audit log.
 fn look(name: &str) -> String {
     skeleton(&name.to_lowercase()).collect()
 }

@@ -43,7 +43,7 @@ async fn a_viewers_scopes_change_nothing_by_any_operation() {
     let before = served.admin().get("/v1/audit").await.is(200);
     for (method, path) in described().into_iter().filter(|(method, _)| method != "GET") {
         let expected = match &*path {
-            // Anybody may knock there, with a password or a link.
+            // Any caller may ask there, with a password or a link.
             "/v1/login" | "/v1/logout" | "/v1/setup" => continue,
             // These are for log-ins, and a key is none.
             "/v1/arm" | "/v1/password" => (401, "unauthorized"),

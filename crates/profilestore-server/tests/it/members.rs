@@ -191,7 +191,7 @@ async fn a_page_of_another_site_changes_nothing_with_the_cookie() {
     // A browser sends no cookie with that, and would lose the one it has by the answer.
     let evil = browser(&served).header("Sec-Fetch-Site", "cross-site");
     refused(&evil.post("/v1/logout", "").await, 403, "cross-site");
-    // Nor is anybody logged in by one.
+    // Nor is any member logged in by one.
     let body = json!({ "name": "bob", "password": PASSWORD }).to_string();
     let evil = browser(&served).header("Origin", "http://evil.example");
     refused(&evil.post("/v1/login", &body).await, 403, "cross-site");

@@ -1,4 +1,4 @@
-//! Erased stays erased: what anybody ever wrote into a profile before it was erased is in no later
+//! Erased stays erased: what was ever written into a profile before it was erased is in no later
 //! version of it, and its history begins with the erasure.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! The invariants, one file each, told from outside the mechanism: from the values that were
-//! committed, their leases as anybody can read them, and what clients were told. None of them asks
-//! the engine what it thinks, except for `is_active`, whose word is itself a guarantee.
+//! committed, their leases as any reader of the store sees them, and what clients were told. None
+//! of them asks the engine what it thinks, except for `is_active`, whose word is itself a
+//! guarantee.
 
 use std::fmt;
 

@@ -149,10 +149,10 @@ impl Digest {
 ///   backend was opened with a setting that says otherwise.
 /// * **Once.** A commit's id is kept in its own transaction, for at least 7 days. The same id again
 ///   does nothing and answers Ok with [`CommitReply::already_applied`], unless it comes with
-///   another [`Commit::fingerprint`]: that is [`ConflictKind::CommitIdReused`]. An id that was aborted
-///   first ([`Change::Abort`]) fails with [`ConflictKind::Aborted`] for as long. A commit of
-///   nothing but [`Change::Check`]s writes nothing and is not kept; one of nothing but renewals is
-///   known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
+///   another [`Commit::fingerprint`]: that is [`ConflictKind::CommitIdReused`]. An id that was
+///   aborted first ([`Change::Abort`]) fails with [`ConflictKind::Aborted`] for as long. A commit
+///   of nothing but [`Change::Check`]s writes nothing and is not kept; one of nothing but renewals
+///   is known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
 /// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`],
 ///   [`StoreError::Invalid`] and [`StoreError::Replaced`] mean that nothing was applied, now or
 ///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].
@@ -234,8 +234,8 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes what is past its time, a bounded piece at a time: versions superseded longer than
     /// [`Retention::history_ms`] ago (never the current one, never pinned ones), links older than
     /// that, receipts older than 31 days, outcomes older than 7 days, rows of servers dead for
-    /// longer than 7 days with their notices. What cannot be read stays, and keeps nothing else from
-    /// going. Start with `cursor` None and go on with what was returned until it is None.
+    /// longer than 7 days with their notices. What cannot be read stays, and keeps nothing else
+    /// from going. Start with `cursor` None and go on with what was returned until it is None.
     async fn sweep(
         &self,
         retention: Retention,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! { Data = {…},
-//!   MetaData = { ProfileCreateTime, SessionLoadCount, LastUpdate, MetaTags, ActiveSession?, ForceLoadSession? },
+//!   MetaData = { ProfileCreateTime, SessionLoadCount, LastUpdate, MetaTags,
+//!                ActiveSession?, ForceLoadSession? },
 //!   GlobalUpdates = { last_id, { {id, data} or {id, version, is_locked, data}, … } },
 //!   RobloxMetaData = {…}, UserIds = {…}, WasOverwritten / WasCorrupted = bool }
 //! ```

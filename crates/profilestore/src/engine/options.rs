@@ -63,8 +63,8 @@ pub struct StartOptions {
     pub autosave_period: Option<Duration>,
     /// An operator's operation that wants the profile let go.
     pub(crate) operation: Option<Uuid>,
-    /// The profile is taken from the session with this epoch only. From another one that holds it by
-    /// then it is neither asked nor taken: [`crate::ErrorKind::Changed`].
+    /// The profile is taken from the session with this epoch only. From another one that holds it
+    /// by then it is neither asked nor taken: [`crate::ErrorKind::Changed`].
     pub(crate) only_from: Option<u64>,
     /// What the request and the session are called: a start that is made again, at another host,
     /// finds what it has left behind.

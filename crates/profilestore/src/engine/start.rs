@@ -90,7 +90,8 @@ impl Engine {
         }
     }
 
-    /// The session of a hosted game server that has asked for its end, and the turn behind that end.
+    /// The session of a hosted game server that has asked for its end, and the turn behind that
+    /// end.
     fn behind_asked_end(&self, key: &ProfileKey) -> Option<Claimed> {
         let is_ending = |session: &Arc<Session>| {
             !session.is_over() && session.remote.as_deref().is_some_and(Remote::is_ending)

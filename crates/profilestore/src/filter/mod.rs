@@ -11,7 +11,7 @@
 //! | `PATH = VALUE` | what is there equals the value |
 //! | `PATH != VALUE` | not `PATH = VALUE`; so also when nothing is there |
 //! | `PATH < VALUE`, `<=`, `>`, `>=` | both are numbers, or both are texts, and in that order |
-//! | `not C`, `C and C`, `C or C`, `( C )` | as always: `not` binds closest, then `and`, then `or` |
+//! | `not C`, `C and C`, `C or C`, `( C )` | as usual: `not` binds closest, then `and`, then `or` |
 //!
 //! * A path is a JSON pointer (RFC 6901) into the profile's data, as in `/stats/kills` or
 //!   `/items/0/id`. One with a blank or one of `()=!<>"` in it stands in quotes, as a JSON text:
@@ -69,8 +69,8 @@ pub struct FilterError {
     pub why: String,
 }
 
-/// What is where a JSON pointer (RFC 6901) leads in some JSON, exactly as it is written there. None:
-/// there is nothing. Fails on what is no JSON.
+/// What is where a JSON pointer (RFC 6901) leads in some JSON, exactly as it is written there.
+/// None: there is nothing. Fails on what is no JSON.
 pub fn value_at<'a>(
     json: &'a RawValue,
     path: &JsonPath,

@@ -106,8 +106,8 @@ impl HostedServer {
         &self.engine().link.job_id
     }
 
-    /// Names the author of its sessions' writes from now on, as the history shows it: 1 to 200 bytes.
-    /// Without it that is [`HostedServer::job`], which the game server chose itself.
+    /// Names the author of its sessions' writes from now on, as the history shows it: 1 to 200
+    /// bytes. Without it that is [`HostedServer::job`], which the game server chose itself.
     pub fn write_as(&self, author: &str) -> Result<()> {
         if !(1..=MAX_AUTHOR_BYTES).contains(&author.len()) {
             let message = format!(

@@ -24,7 +24,7 @@ use crate::{
     key::ProfileKey,
 };
 
-/// After how long without a word of its game server a row is not renewed any more: two of the
+/// After how long without a call of its game server a row is not renewed any more: two of the
 /// periods in which it calls.
 const QUIET: Duration = Duration::from_secs(4);
 

@@ -46,8 +46,8 @@ pub(crate) fn judge(
     Death::NotKnown { again_in: missing.max(Duration::from_millis(1)) }
 }
 
-/// For how much longer than `allowed` the store may have been silent without a break of contact. The
-/// observer's own lease time says what it takes for a break; another server's may be shorter.
+/// For how much longer than `allowed` the store may have been silent without a break of contact.
+/// The observer's own lease time says what it takes for a break; another server's may be shorter.
 pub(super) fn unnoticed(periods: &Periods, allowed: Duration) -> Duration {
     periods.max_gap.saturating_sub(allowed)
 }

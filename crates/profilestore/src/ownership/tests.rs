@@ -101,8 +101,8 @@ fn a_live_holder_is_asked_then_waited_for_and_stolen_from_in_the_end() {
     assert_eq!(decide(&state, &b, LONG), Start::Take(Take::Stolen));
 }
 
-/// A start that had asked before an outage took the profile at its first look afterwards, before the
-/// holder could answer.
+/// A start that had asked before an outage took the profile at its first look afterwards, before
+/// the holder could answer.
 #[test]
 fn an_outage_does_not_count_as_a_holder_that_does_not_answer() {
     let mut state = held_by_1(1000);

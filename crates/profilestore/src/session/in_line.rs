@@ -52,8 +52,8 @@ impl Session {
         let mut entered = pin!(self.link.room.enter_at(place, Rank::Save, bytes));
         loop {
             let stays = env.now() < stays_until;
-            // The wish counts and not the word of it: a save before this one may have heard that,
-            // got room, and failed.
+            // `look_wanted` decides, and not that `hurry` woke this save: that may have woken a
+            // save before this one, which got room, and failed.
             let is_look_due = !stays && self.look_wanted.load(Acquire);
             tokio::select! {
                 biased;
@@ -84,8 +84,8 @@ mod tests {
     use super::*;
     use crate::{GameServer, data_store::MemoryStore, env::ManualClock};
 
-    /// The word of the look had gone to a save before this one, which failed. So this one waited
-    /// for room, and the look behind it.
+    /// `hurry` had woken a save before this one, which failed. So this one waited for room, and the
+    /// look behind it.
     #[tokio::test(start_paused = true)]
     async fn a_save_that_waits_for_room_makes_a_look_that_was_wanted_before_it() {
         let env = ManualClock::default().env(1);

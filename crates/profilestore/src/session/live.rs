@@ -353,7 +353,8 @@ impl Live {
         key: &ProfileKey,
         edit: impl FnOnce(&mut Record) -> Result<R>,
     ) -> Result<R> {
-        // Not while the end takes the last of it; but from inside an edit, which would wait for itself.
+        // Not while the end takes the last of it; but from inside an edit, which would wait for
+        // itself.
         let mut state = if is_editing() { self.state.lock() } else { self.settled() };
         if state.taken {
             return Err(Refusal::Over.error(key));

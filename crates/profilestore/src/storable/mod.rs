@@ -8,11 +8,11 @@
 //! | what | limit |
 //! | --- | --- |
 //! | depth of lists and objects | [`MAX_DEPTH`]; [`MAX_DOCUMENT_DEPTH`] for a whole document |
-//! | size | [`MAX_DATA_BYTES`] of JSON for data and documents, [`MAX_MESSAGE_BYTES`] for a message |
+//! | size | [`MAX_DATA_BYTES`] of JSON for data, documents; [`MAX_MESSAGE_BYTES`] for a message |
 //! | whole numbers | those of 64 bits, `i64` and `u64`, which are kept exactly |
 //! | other numbers | those of a double; neither NaN nor infinity |
 //! | texts | Unicode; no half of a surrogate pair (`"\ud800"`). NUL is allowed |
-//! | names in an object | as texts, none twice, and not the one with which serde_json marks a [`RawValue`] |
+//! | names in an object | as texts, none twice, and not serde_json's mark of a [`RawValue`] |
 //! | user ids | 0 to [`MAX_USER_ID`] |
 //! | metadata of a key | [`MAX_METADATA_CHARS`], and less for each key and value |
 //! | names of stores, scopes, keys | see [`ProfileKey`](crate::ProfileKey) |

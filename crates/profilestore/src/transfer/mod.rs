@@ -1,15 +1,17 @@
 //! Moving profiles in and out: every kept version of every key as lines of JSON.
 //!
 //! ```text
-//! {"store":S,"scope":S,"key":K,"n":1,"version":V,"created_ms":T,"updated_ms":T,"user_ids":[…],"metadata":{…},"value":DOCUMENT}
+//! {"store":S,"scope":S,"key":K,"n":1,"version":V,"created_ms":T,"updated_ms":T,
+//!  "user_ids":[…],"metadata":{…},"value":DOCUMENT}
 //! {"store":S,"scope":S,"key":K,"n":1,"updated_ms":T,"messages":[LAST,[[INDEX,DATA],…]]}
 //! ```
 //!
-//! A line with a `value` is one version. `n` counts the versions of a key from 1 without gaps and
-//! gives their order; the order of the lines means nothing. `value` is what the data store of a
-//! Roblox game holds under the key (see [`crate::document`]); null, or a line with
-//! `"deleted":true`, is a tombstone. An [`import`] makes history of all of them, with their original times and version
-//! strings, and what the last one says about session, request and messages becomes live.
+//! The first of these is one line too. A line with a `value` is one version. `n` counts the
+//! versions of a key from 1 without gaps and gives their order; the order of the lines means
+//! nothing. `value` is what the data store of a Roblox game holds under the key (see
+//! [`crate::document`]); null, or a line with `"deleted":true`, is a tombstone. An [`import`] makes
+//! history of all of them, with their original times and version strings, and what the last one
+//! says about session, request and messages becomes live.
 //!
 //! A line with `messages` brings some more that wait for the key with its version `n`, which has a
 //! line of its own. They are written as in the document's `GlobalUpdates`; their indices must all

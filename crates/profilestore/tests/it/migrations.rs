@@ -250,7 +250,7 @@ async fn a_version_of_a_newer_program_does_not_hold_up_the_walk_through_the_othe
     assert!(versions.next_profile().await.unwrap().is_none());
 }
 
-/// An operator's program knows no version of anybody's data.
+/// An operator's program knows no version of any player's data.
 #[tokio::test(start_paused = true)]
 async fn an_operator_frees_a_profile_of_any_version() {
     let world = World::new();

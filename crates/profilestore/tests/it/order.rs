@@ -1,5 +1,5 @@
 //! Order: what one server is asked to do with a profile takes effect in the order of the calls,
-//! whether or not anyone waits for it. Scripted, and as random sequences whose model is the order
+//! whether or not a caller waits for it. Scripted, and as random sequences whose model is the order
 //! of the calls.
 //!
 //! Sequences: `PROFILESTORE_ORDER_SEEDS`, 300 otherwise; one alone: `PROFILESTORE_ORDER_SEED=17`.

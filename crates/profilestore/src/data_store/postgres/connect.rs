@@ -133,7 +133,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// What each statement of a pipeline answered, and whether the words around them went through.
+/// What each statement of a pipeline answered, and whether the statements around them went through.
 pub(super) struct Answers {
     pub(super) began: Result<(), tokio_postgres::Error>,
     pub(super) rows: Vec<Result<Vec<Row>, tokio_postgres::Error>>,

@@ -54,8 +54,8 @@ macro_rules! heads {
 pub(super) const HEADS: &str =
     heads!(head_columns!(), " LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder])", "");
 
-/// A statement that waits for a lock sees the locked row as it is then, but everything that it joins
-/// as it was before. So the rows of the holders are read by the next one.
+/// A statement that waits for a lock sees the locked row as it is then, but everything that it
+/// joins as it was before. So the rows of the holders are read by the next one.
 macro_rules! locked_heads {
     ($lock:literal) => {
         heads!(

@@ -141,8 +141,8 @@ async fn refuse_while_in_use(conn: &Conn, options: &PostgresOptions) -> Result<(
     Err(StoreError::Unavailable { reason }.into())
 }
 
-/// Step 1: room for a checksum with each value, and another table for outcomes, so that no program of format
-/// 1 that is connected can commit.
+/// Step 1: room for a checksum with each value, and another table for outcomes, so that no program
+/// of format 1 that is connected can commit.
 async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
     conn.batch(
         "ALTER TABLE head ADD COLUMN checksum integer; \
@@ -152,9 +152,9 @@ async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
     .await
 }
 
-/// Step 6: the checksum of a version covers what the version says of itself too, and a tombstone has
-/// one. A version that was damaged before gets none, and so stays damaged. A schema of format 1 has
-/// no checksums that tell.
+/// Step 6: the checksum of a version covers what the version says of itself too, and a tombstone
+/// has one. A version that was damaged before gets none, and so stays damaged. A schema of format 1
+/// has no checksums that tell.
 async fn cover_all(conn: &Conn, has_checksums: bool) -> Result<(), Trouble> {
     cover(
         conn,
@@ -194,8 +194,8 @@ async fn add_hosts(conn: &Conn) -> Result<(), Trouble> {
     .await
 }
 
-/// Step 2: what the commit of a version did beyond the profile. Each role that may write to the other
-/// tables may write to this one.
+/// Step 2: what the commit of a version did beyond the profile. Each role that may write to the
+/// other tables may write to this one.
 async fn add_links(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
     conn.batch(
         "CREATE TABLE link (store text COLLATE \"C\" NOT NULL, scope text COLLATE \"C\" NOT NULL, \

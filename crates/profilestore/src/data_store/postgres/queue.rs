@@ -247,8 +247,8 @@ impl Queue {
         answers
     }
 
-    /// The next transaction, of renewals alone while some wait that may be written. None when nothing
-    /// may be written now, and the writer that asks is to end.
+    /// The next transaction, of renewals alone while some wait that may be written. None when
+    /// nothing may be written now, and the writer that asks is to end.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut waiting = self.waiting.lock();
         let Waiting { urgent, others, in_use, writing } = &mut *waiting;

@@ -1,8 +1,8 @@
 //! Sweeping: what is past its time goes, a bounded piece at a time, each statement a transaction of
 //! its own.
 //!
-//! A piece that takes too long, or meets a row that cannot be read, is cut smaller, down to one key.
-//! What still cannot be swept is left where it is, with a warning, and keeps nothing else from
+//! A piece that takes too long, or meets a row that cannot be read, is cut smaller, down to one
+//! key. What still cannot be swept is left where it is, with a warning, and keeps nothing else from
 //! going.
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Inner,
     connect::Conn,
+    schema::PINNED,
     state::{get, unsigned},
     trouble::Trouble,
 };
@@ -28,6 +29,9 @@ pub(super) const KEYS: &str = "SELECT store, scope, key FROM head WHERE (store, 
 
 pub(super) const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND superseded_ms < $7 AND flags & 4 = 0 RETURNING 1) SELECT count(*) FROM gone";
+
+// `VERSIONS` has its bit as a number.
+const _: () = assert!(PINNED == 4);
 
 pub(super) const LINKS: &str = "DELETE FROM link WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND at_ms < $7";
@@ -51,8 +55,8 @@ pub(super) const SERVERS: &str = "WITH gone AS (DELETE FROM server WHERE dead_ms
 pub(super) const NOTICES: &str = "DELETE FROM notice n WHERE (SELECT s.id FROM server s WHERE \
     s.id = n.server) IS NULL";
 
-/// Where a sweep is: first the keys; then the outcomes by id, which is by time; then those whose ids
-/// tell no time, by age.
+/// Where a sweep is: first the keys; then the outcomes by id, which is by time; then those whose
+/// ids tell no time, by age.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Stage {

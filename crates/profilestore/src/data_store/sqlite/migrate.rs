@@ -25,8 +25,8 @@ use crate::{
 /// How many values are read at once.
 const PIECE: u32 = 64;
 
-/// Opens the file, makes its tables when it is new, migrates it when it is of an earlier format, and
-/// gives a connection that may write.
+/// Opens the file, makes its tables when it is new, migrates it when it is of an earlier format,
+/// and gives a connection that may write.
 pub(super) fn open_or_create(
     path: &Path,
     options: &SqliteOptions,
@@ -179,9 +179,9 @@ fn add_links(conn: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Step 6: the checksum of a version covers what the version says of itself too, and a tombstone has
-/// one. A version that was damaged before gets none, and so stays damaged. `spoiled`: those that are
-/// in a file of format 1; otherwise the checksums of before tell.
+/// Step 6: the checksum of a version covers what the version says of itself too, and a tombstone
+/// has one. A version that was damaged before gets none, and so stays damaged. `spoiled`: those
+/// that are in a file of format 1; otherwise the checksums of before tell.
 fn cover_all(conn: &Connection, spoiled: Option<&BTreeSet<i64>>) -> rusqlite::Result<()> {
     let mut read = conn.prepare(
         "SELECT v.id, v.number, v.written_ms, v.stored_ms, v.load_count, v.flags, v.cause, \

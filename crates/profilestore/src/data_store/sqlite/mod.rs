@@ -213,20 +213,20 @@ impl SqliteStore {
     /// it outside async code or on the blocking pool. The calls of the opened store need a tokio
     /// runtime.
     ///
-    /// A file of an earlier format is migrated, which reads and writes every value once and needs as
-    /// much room again meanwhile; programs of earlier versions cannot open it any more.
+    /// A file of an earlier format is migrated, which reads and writes every value once and needs
+    /// as much room again meanwhile; programs of earlier versions cannot open it any more.
     ///
     /// Fails with [`StoreError::Invalid`] when the file is not a store of ours, was written in a
     /// newer format, or cannot be opened or written; with [`StoreError::Corrupt`] when it is
     /// damaged; with [`StoreError::Unavailable`] when it is locked or the disk fails, or is to be
     /// migrated and a server may be alive in it.
     ///
-    /// Once the file or its log was deleted, replaced or overwritten under an open store, calls fail
-    /// with [`StoreError::TakenAway`], which says what to do. All that this program acknowledged is
-    /// copied to `PATH.rescued-TIME`; where another program wrote over the file, what can still be
-    /// read is copied to `PATH.remains-TIME`. As long as such a file lies beside it, the store cannot
-    /// be opened ([`StoreError::Invalid`]). A store whose log was deleted under another program is
-    /// refused until that has happened ([`StoreError::Unavailable`]).
+    /// Once the file or its log was deleted, replaced or overwritten under an open store, calls
+    /// fail with [`StoreError::TakenAway`], which says what to do. All that this program
+    /// acknowledged is copied to `PATH.rescued-TIME`; where another program wrote over the file,
+    /// what can still be read is copied to `PATH.remains-TIME`. As long as such a file lies beside
+    /// it, the store cannot be opened ([`StoreError::Invalid`]). A store whose log was deleted
+    /// under another program is refused until that has happened ([`StoreError::Unavailable`]).
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         kept::refuse_beside_kept(&path)?;
@@ -239,8 +239,8 @@ impl SqliteStore {
 
     /// Opens a store for reading, which writes to neither file nor folder when no log lies beside
     /// the file and the folder cannot be written. Commits are refused with
-    /// [`StoreError::Invalid`]. Fails as [`SqliteStore::open`] does, and for a file that is missing,
-    /// empty or of an earlier format.
+    /// [`StoreError::Invalid`]. Fails as [`SqliteStore::open`] does, and for a file that is
+    /// missing, empty or of an earlier format.
     pub fn open_to_read(
         path: impl AsRef<Path>,
         options: SqliteOptions,
@@ -303,10 +303,10 @@ impl SqliteStore {
         self.inner.empty_log(false).await
     }
 
-    /// Zeroes also those crumbs, and empties the log: then no byte of what was deleted or overwritten
-    /// is left in either. Goes through the file in slices of 256 pages, so that commits wait
-    /// for one of these, and writes only the pages that have crumbs. After one that was broken off,
-    /// call it again. `progress` is told how many pages of how many are done.
+    /// Zeroes also those crumbs, and empties the log: then no byte of what was deleted or
+    /// overwritten is left in either. Goes through the file in slices of 256 pages, so that commits
+    /// wait for one of these, and writes only the pages that have crumbs. After one that was broken
+    /// off, call it again. `progress` is told how many pages of how many are done.
     ///
     /// That takes a SQLite that was built with `SQLITE_ENABLE_DBPAGE_VTAB`, as the one of this
     /// repository's programs is; for a program of your own set
@@ -321,17 +321,17 @@ impl SqliteStore {
     }
 
     /// Writes the file anew and empties the log: then no byte of what was deleted or overwritten is
-    /// left in either, and the file is as small as it can be. Commits wait meanwhile, those of other
-    /// processes as during an outage, which ends no session. Takes about as long as reading and
-    /// writing the file three times, and that much room for temporary files. Fails as
+    /// left in either, and the file is as small as it can be. Commits wait meanwhile, those of
+    /// other processes as during an outage, which ends no session. Takes about as long as reading
+    /// and writing the file three times, and that much room for temporary files. Fails as
     /// [`SqliteStore::empty_log`] does.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         self.inner.empty_log(true).await
     }
 
     /// Fails with [`StoreError::TakenAway`] once the store's files were deleted, replaced or
-    /// overwritten. Each commit looks by itself; this is for a program's end. Waits for the disk for
-    /// microseconds.
+    /// overwritten. Each commit looks by itself; this is for a program's end. Waits for the disk
+    /// for microseconds.
     pub fn check_files(&self) -> Result<(), StoreError> {
         self.inner.still_there()
     }

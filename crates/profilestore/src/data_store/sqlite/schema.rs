@@ -161,13 +161,13 @@ pub(super) enum Found {
 pub(super) enum Role {
     Writer,
     Reader,
-    /// Reads a file without a log, in a place where this process may write nothing: no lock is taken,
-    /// and nothing is made beside it.
+    /// Reads a file without a log, in a place where this process may write nothing: no lock is
+    /// taken, and nothing is made beside it.
     Frozen,
 }
 
-/// Opens the file, makes its tables when it is new, and gives a connection that may write. It may be
-/// of an earlier format.
+/// Opens the file, makes its tables when it is new, and gives a connection that may write. It may
+/// be of an earlier format.
 pub(super) fn open_or_create(
     path: &Path,
     options: &SqliteOptions,

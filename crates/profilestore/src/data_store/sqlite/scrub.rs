@@ -3,8 +3,8 @@
 //!
 //! `secure_delete` zeroes what is deleted. But when SQLite moves rows between the pages of a table
 //! or an index, remains of them stay in the space between a page's list of rows and the rows. One
-//! pass over all pages after an erasure is enough: nothing copies that space, and what is left in it
-//! later is of rows that are there.
+//! pass over all pages after an erasure is enough: nothing copies that space, and what is left in
+//! it later is of rows that are there.
 //!
 //! Pages are read and written in transactions like all others, by `sqlite_dbpage`. SQLite has that
 //! where it is built with `SQLITE_ENABLE_DBPAGE_VTAB`. How a page is made is documented in SQLite's
@@ -51,8 +51,8 @@ impl StoreFiles for SqliteStore {
 }
 
 impl Inner {
-    /// Cleans all pages that there are now. False, and nothing is done, where SQLite gives no access
-    /// to pages, or the file has too many to tell what they are.
+    /// Cleans all pages that there are now. False, and nothing is done, where SQLite gives no
+    /// access to pages, or the file has too many to tell what they are.
     pub(super) async fn scrub(
         self: &Arc<Self>,
         mut progress: impl FnMut(u64, u64),

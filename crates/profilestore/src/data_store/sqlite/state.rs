@@ -411,7 +411,8 @@ pub(super) fn info_of_row(
     })
 }
 
-/// A stored value. It is damaged when the column holds something of another type, or cannot be read.
+/// A stored value. It is damaged when the column holds something of another type, or cannot be
+/// read.
 pub(super) fn value_of_column<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a [u8]>, ()> {
     row.get_ref(column).ok().and_then(|value| value.as_blob_or_null().ok()).ok_or(())
 }

@@ -31,8 +31,8 @@ const PAGE_BYTES: u64 = 4096;
 /// After so many reads without a key that can be read, the rest of the keys is given up.
 const BARREN_READS: u32 = 20;
 
-/// Where a sweep is, as its cursor says: first the keys by row; then the outcomes by id, which is by
-/// time; then those whose ids tell no time, by age.
+/// Where a sweep is, as its cursor says: first the keys by row; then the outcomes by id, which is
+/// by time; then those whose ids tell no time, by age.
 enum Stage {
     Keys(i64),
     Outcomes([u8; 16]),
@@ -407,8 +407,8 @@ impl Tx<'_> {
         Ok(SweepReport { outcomes, next: Some(next.cursor()), ..SweepReport::default() })
     }
 
-    /// Outcomes whose ids may tell no time: those of requests from outside, and of what was aborted.
-    /// Then the servers that are long dead.
+    /// Outcomes whose ids may tell no time: those of requests from outside, and of what was
+    /// aborted. Then the servers that are long dead.
     fn sweep_untimed(&mut self) -> Result<SweepReport, Trouble> {
         let oldest = self.now_ms.saturating_sub(rules::OUTCOME_KEPT_MS);
         let deleted = self.prepare(UNTIMED)?.execute([oldest, PIECE])? as u64;

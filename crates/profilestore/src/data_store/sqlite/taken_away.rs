@@ -2,11 +2,11 @@
 //!
 //! SQLite goes on with what it has open: commits go to a log that no name leads to, another process
 //! that opens the path finds the store as it was before that log, and all of it is gone with the
-//! last process that has it open. So the writer compares the files that the names lead to with those
-//! that it has open, and looks whether another program wrote to the file (`contents.rs`), before
-//! each transaction and before it answers for one. When something differs, nothing is acknowledged
-//! any more. What had been is copied to a file beside the store, and no program opens the store
-//! until an operator has decided what counts.
+//! last process that has it open. So the writer compares the files that the names lead to with
+//! those that it has open, and looks whether another program wrote to the file (`contents.rs`),
+//! before each transaction and before it answers for one. When something differs, nothing is
+//! acknowledged any more. What had been is copied to a file beside the store, and no program opens
+//! the store until an operator has decided what counts.
 
 use std::{
     fs, io,
@@ -221,8 +221,8 @@ impl Inner {
         Err(err)
     }
 
-    /// Copies what the connection reads to a file beside the store. Answers whether that is settled,
-    /// and with what is to be said of it.
+    /// Copies what the connection reads to a file beside the store. Answers whether that is
+    /// settled, and with what is to be said of it.
     fn keep(&self, conn: &Connection, how: How) -> (bool, String) {
         if !conn.is_autocommit()
             && let Err(err) = conn.execute_batch("ROLLBACK")

@@ -24,7 +24,8 @@ const PORT: u16 = 4222;
 ///
 /// | option | |
 /// | --- | --- |
-/// | `tls=off` | unencrypted connections to other machines, too, see [`NatsOptions::without_tls`]; `tls=on`: encrypted ones on this machine, too |
+/// | `tls=off` | unencrypted also to other machines, see [`NatsOptions::without_tls`] |
+/// | `tls=on` | encrypted also on this machine |
 /// | `ca=FILE` | [`NatsOptions::root_certificates`] |
 /// | `cert=FILE`, `key=FILE` | [`NatsOptions::client_certificate`] |
 /// | `creds=FILE` | [`NatsOptions::credentials_file`] |

@@ -121,8 +121,8 @@ pub(super) fn wait_for_a_standby(server: &mut PostgresServer) {
     server.restart().unwrap();
 }
 
-/// Ends the sessions that wait: the transaction of a client that is gone waits on, and what comes to
-/// its rows waits with it.
+/// Ends the sessions that wait: the transaction of a client that is gone waits on, and what comes
+/// to its rows waits with it.
 pub(super) fn end_those_that_wait(server: &PostgresServer) {
     let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
         WHERE application_name = 'waits'";

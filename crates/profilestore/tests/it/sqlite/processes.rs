@@ -427,7 +427,7 @@ fn a_read_only_file_is_refused() {
     allow(dir.path(), 0o555);
     let mut command = command("open", &file);
     // Nothing is read-only for root, which can become another user, and needs a copy of this
-    // program that anybody may run.
+    // program that every user may run.
     let programs = folder();
     if std::fs::OpenOptions::new().write(true).open(&file).is_ok() {
         let program = programs.path().join("program");

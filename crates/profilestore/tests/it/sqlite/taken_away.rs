@@ -142,8 +142,8 @@ fn a_backup_under_the_name_of_a_file_that_was_deleted_does_not_read_its_log() {
     open(&target);
 }
 
-/// `cp other.db profiles.db` over a running server's file went unseen, and the server said at its end
-/// that all was well.
+/// `cp other.db profiles.db` over a running server's file went unseen, and the server said at its
+/// end that all was well.
 #[tokio::test]
 async fn a_file_that_is_overwritten_in_place_is_noticed_and_nothing_more_is_acknowledged() {
     for checkpointed in [false, true] {

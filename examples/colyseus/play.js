@@ -8,7 +8,7 @@ import { fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -23,8 +23,11 @@ const { values } = parseArgs({
 });
 const USERS = ["ann", "bob", "cid", "dot"];
 const HOPS = Math.ceil(Number(values.hops) / USERS.length);
-const program = process.env.PROFILESTORE_BIN;
-if (program === undefined) throw new Error("PROFILESTORE_BIN names the program `profilestore`");
+const { PROFILESTORE_BIN } = process.env;
+if (PROFILESTORE_BIN === undefined) {
+  throw new Error("PROFILESTORE_BIN names the program `profilestore`");
+}
+const program = resolve(PROFILESTORE_BIN);
 
 /** The server of profiles, on a store of its own. */
 async function serve(folder) {

@@ -8,15 +8,18 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { WebSocket } from "ws";
 import { connect } from "../dist/index.js";
 
-const program = process.env.PROFILESTORE_BIN;
-if (program === undefined) throw new Error("PROFILESTORE_BIN names the program `profilestore`");
+const { PROFILESTORE_BIN } = process.env;
+if (PROFILESTORE_BIN === undefined) {
+  throw new Error("PROFILESTORE_BIN names the program `profilestore`");
+}
+const program = resolve(PROFILESTORE_BIN);
 const SECONDS = Number(process.env.SECONDS ?? 5);
 const AT_ONCE = [1, 32, 256];
 /** At least as many as are saved at once. */

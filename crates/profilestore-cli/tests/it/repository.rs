@@ -1,11 +1,12 @@
 //! The repository itself: nothing lies at its root by accident, no file is large, every dependency
-//! is used, what the published crates include goes with them, and their READMEs stand by
-//! themselves.
+//! is used, the default program has few of them, what the published crates include goes with them,
+//! and their READMEs stand by themselves.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::docs::{links, prose};
@@ -37,6 +38,9 @@ const ROOT: [&str; 22] = [
 ];
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// How many packages the default program may be built from, itself included.
+const MAX_PACKAGES: usize = 115;
 
 /// The crates that others can depend on or install.
 pub(crate) const PUBLISHED: [&str; 4] =
@@ -159,6 +163,26 @@ fn every_dependency_is_used() {
     assert!(workspace.len() > 30, "the manifest is read: {workspace:?}");
     let unused: Vec<_> = workspace.difference(&used).collect();
     assert!(unused.is_empty(), "no crate uses {unused:?}");
+}
+
+/// So a first `demo` is built soon.
+#[test]
+fn the_default_program_is_built_from_few_packages() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let tree = Command::new(cargo)
+        .args(["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none"])
+        .args(["-p", "profilestore-cli"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let listed = String::from_utf8(tree.stdout).unwrap();
+    // A package that was listed before has a mark.
+    let lines = listed.lines().map(|line| line.trim_end_matches(" (*)"));
+    let packages: BTreeSet<_> = lines.filter(|line| !line.is_empty()).collect();
+    let is_listed = |name: &str| packages.iter().any(|package| package.starts_with(name));
+    assert!(is_listed("profilestore-cli v") && is_listed("clap v"), "{packages:?}");
+    assert!(packages.len() <= MAX_PACKAGES, "{} packages: {packages:#?}", packages.len());
 }
 
 /// A registry shows a crate's README without the repository around it.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # PostgreSQL loses its disk, and comes back from a base backup and the log that was archived: the
-# steps of docs/production.md on throw-away servers. What was acknowledged and archived must be
+# steps of docs/backup.md on throw-away servers. What was acknowledged and archived must be
 # there, and servers of before must be refused.
 #
 #   scripts/restore_postgres.sh PROGRAM   with PROGRAM built with the feature postgres; run as root, the servers run as

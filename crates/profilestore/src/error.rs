@@ -111,14 +111,14 @@ pub enum ErrorKind {
     Replaced,
     /// The store's files were deleted, moved or overwritten under this program: nothing is saved
     /// any more, and trying again will not help. An operator has to decide what counts; see "The
-    /// store's files were taken away" in `docs/production.md`.
+    /// store's files were taken away" in `docs/trouble.md`.
     TakenAway,
     /// The store's contents cannot be understood.
     Corrupt,
     /// The stored value of this version is not the one that was written: a disk, a copy or a
     /// program has changed it. Earlier versions can still be read: roll the profile back to one
-    /// ([`crate::Operator::restore`], `profilestore rollback`), or restore a backup. See the
-    /// support runbook in `docs/`.
+    /// ([`crate::Operator::restore`], `profilestore rollback`), or restore a backup. See "A
+    /// value is damaged" in `docs/trouble.md`.
     Damaged,
     /// Too many operations wait for this profile.
     Overloaded,

@@ -9,7 +9,7 @@ use crate::{Place, Ran, line, maintain::write_value, profile};
 /// problem.
 const PAGES: [&str; 2] = [
     include_str!("../../../../docs/support-runbook.md"),
-    include_str!("../../../../docs/production.md"),
+    include_str!("../../../../docs/trouble.md"),
 ];
 
 /// An operator who types lines of the runbook.
@@ -76,12 +76,12 @@ fn in_the_runbook(line: &str) {
 #[cfg(any(feature = "postgres", all(target_os = "linux", feature = "serve")))]
 #[track_caller]
 fn sent_to(seen: &str, section: &str) {
-    let [runbook, production] = PAGES;
+    let [runbook, trouble] = PAGES;
     let mut rows = runbook.lines().filter(|line| line.contains(seen));
     let anchor = section.to_lowercase().replace('\'', "").replace(' ', "-");
-    let link = format!("(production.md#{anchor})");
+    let link = format!("(trouble.md#{anchor})");
     assert!(rows.any(|row| row.contains(&link)), "{seen}: {link}");
-    assert!(production.contains(&format!("\n## {section}\n")), "{section}");
+    assert!(trouble.contains(&format!("\n## {section}\n")), "{section}");
 }
 
 /// Three players with two versions each.

@@ -223,7 +223,7 @@ pub const TABLE: &[Row] = &[
         500,
         "fix",
         "The store's files were deleted, moved or overwritten. Nothing is saved any more.",
-        "End this server process, and do what its log says. See docs/production.md.",
+        "End this server process, and do what its log says. See docs/trouble.md.",
     ),
     row(
         "corrupt",

@@ -228,17 +228,17 @@ async fn list(
 
 /// Edit many profiles
 ///
-/// Every profile of the store that is there when the edit comes to it is edited once, those that are
-/// played too, however often the operation is broken off and resumed. It goes on behind the answer.
-/// The same `Idempotency-Key` again begins nothing; it goes on with an operation whose server
-/// process has ended. With `dry_run` nothing is changed: the answer says what would become of the
-/// profiles that it looked at, for two seconds, and where to go on. That needs no
+/// Every profile of the store that is there when the edit comes to it is edited once, those that
+/// are played too, however often the operation is broken off and resumed. It goes on behind the
+/// answer. The same `Idempotency-Key` again begins nothing; it goes on with an operation whose
+/// server process has ended. With `dry_run` nothing is changed: the answer says what would become
+/// of the profiles that it looked at, for two seconds, and where to go on. That needs no
 /// `Idempotency-Key`, and the scope `profiles:read` too.
 ///
 /// With `back_to` in the place of `operations`, each profile gets what it had at these places at
 /// that time. One that has moved on meanwhile loses what came since at these places, and nothing
-/// else. One that was not there then is left alone, and one whose history does not reach back so far
-/// is refused.
+/// else. One that was not there then is left alone, and one whose history does not reach back so
+/// far is refused.
 #[utoipa::path(
     post,
     path = "/v1/edits",

@@ -51,8 +51,8 @@ struct Which {
     user: Option<String>,
     /// Only profiles that a session holds.
     held: Option<bool>,
-    /// Only profiles for which messages wait, those that are not there yet too. There is no index on
-    /// that: an answer looks at 5,000 keys or a few more, for about a second.
+    /// Only profiles for which messages wait, those that are not there yet too. There is no index
+    /// on that: an answer looks at 5,000 keys or a few more, for about a second.
     messages_waiting: Option<bool>,
     /// Only profiles stored since then: Unix milliseconds, or RFC 3339. There is no index on that:
     /// an answer looks at 5,000 keys or a few more, for about a second.

@@ -233,18 +233,7 @@ impl Game {
                 self.settle().await?;
                 tokio::time::sleep(Duration::from_millis(self.dice.below(30))).await;
             }
-            (3..=5, None) => {
-                let start = store.start_session(key);
-                let expected = self.expected.get_mut(key).unwrap();
-                if self.dice.below(4) == 0 {
-                    drop(start);
-                    // It has taken the place of the one before it all the same.
-                    expected.starting = None;
-                } else {
-                    expected.starting = Some(number);
-                    self.starts.push((number, key, start.boxed()));
-                }
-            }
+            (3..=5, None) => self.start(key, number),
             (3..=4, Some(profile)) => {
                 let refused = expect(
                     format!("start {number} of a live {key}"),
@@ -261,60 +250,9 @@ impl Game {
                     self.expected.get_mut(key).unwrap().edits.push(name);
                 }
             }
-            (8, Some(profile)) => {
-                let expected = self.expected.get_mut(key).unwrap();
-                let edits = expected.edits.len();
-                let saved = expect(format!("save {number} of {key}"), profile.save(), None);
-                if self.dice.below(2) == 0 {
-                    self.settle().await?;
-                    saved.await?;
-                    self.expected.get_mut(key).unwrap().edits_durable = edits;
-                } else {
-                    // If an end is called before its turn comes, the last save does its work: reads
-                    // that are called between the two need not see it.
-                    self.wait_or_drop(saved);
-                }
-            }
-            (9..=11, Some(profile)) => {
-                let other = KEYS[self.dice.below(KEYS.len() as u64) as usize];
-                self.log.push(format!("{number}: with {other}"));
-                let name = format!("trade {number}");
-                let mut sessions = vec![(key, profile)];
-                if other != key
-                    && let Some(profile) = self.expected[other].profile.clone()
-                {
-                    sessions.push((other, profile));
-                }
-                let builder = sessions
-                    .iter()
-                    .fold(self.server.transaction(), |builder, (_, profile)| builder.with(profile));
-                let parts: Vec<_> = sessions.iter().map(|(_, profile)| profile.clone()).collect();
-                let item = name.clone();
-                let trade = builder.run(move |tx| {
-                    parts.iter().try_for_each(|profile| {
-                        tx.edit(profile, |data| data.items.push(item.clone()))
-                    })?;
-                    Ok::<_, Error>(())
-                });
-                for (key, _) in &sessions {
-                    let expected = self.expected.get_mut(key).unwrap();
-                    expected.trades.push(name.clone());
-                    expected.edits_durable = expected.edits.len();
-                }
-                let traded = expect(format!("{name} on {key}"), trade, None);
-                self.wait_or_drop(traded);
-            }
-            (12, Some(profile)) => {
-                let expected = self.expected.get_mut(key).unwrap();
-                expected.edits_durable = expected.edits.len();
-                expected.profile = None;
-                let ended = expect(format!("end {number} of {key}"), profile.end_session(), None);
-                let late = profile.update(|_| ()).err().map(|error| error.kind());
-                if late != Some(ErrorKind::SessionEnded) {
-                    return Err(format!("an edit after end {number} of {key}: {late:?}"));
-                }
-                self.wait_or_drop(ended);
-            }
+            (8, Some(profile)) => self.save(key, number, &profile).await?,
+            (9..=11, Some(profile)) => self.trade(key, number, profile),
+            (12, Some(profile)) => self.end(key, number, &profile)?,
             (13..=14, _) => {
                 let value = number as i64;
                 self.expected.get_mut(key).unwrap().sent.push(value);
@@ -331,6 +269,87 @@ impl Game {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn start(&mut self, key: &'static str, number: u64) {
+        let start = players(&self.server).start_session(key);
+        let expected = self.expected.get_mut(key).unwrap();
+        if self.dice.below(4) == 0 {
+            drop(start);
+            // It has taken the place of the one before it all the same.
+            expected.starting = None;
+        } else {
+            expected.starting = Some(number);
+            self.starts.push((number, key, start.boxed()));
+        }
+    }
+
+    async fn save(
+        &mut self,
+        key: &'static str,
+        number: u64,
+        profile: &Profile<Player>,
+    ) -> Result<(), String> {
+        let edits = self.expected[key].edits.len();
+        let saved = expect(format!("save {number} of {key}"), profile.save(), None);
+        if self.dice.below(2) == 0 {
+            self.settle().await?;
+            saved.await?;
+            self.expected.get_mut(key).unwrap().edits_durable = edits;
+        } else {
+            // If an end is called before its turn comes, the last save does its work: reads that
+            // are called between the two need not see it.
+            self.wait_or_drop(saved);
+        }
+        Ok(())
+    }
+
+    fn trade(&mut self, key: &'static str, number: u64, profile: Profile<Player>) {
+        let other = KEYS[self.dice.below(KEYS.len() as u64) as usize];
+        self.log.push(format!("{number}: with {other}"));
+        let name = format!("trade {number}");
+        let mut sessions = vec![(key, profile)];
+        if other != key
+            && let Some(profile) = self.expected[other].profile.clone()
+        {
+            sessions.push((other, profile));
+        }
+        let builder = sessions
+            .iter()
+            .fold(self.server.transaction(), |builder, (_, profile)| builder.with(profile));
+        let parts: Vec<_> = sessions.iter().map(|(_, profile)| profile.clone()).collect();
+        let item = name.clone();
+        let trade = builder.run(move |tx| {
+            parts
+                .iter()
+                .try_for_each(|profile| tx.edit(profile, |data| data.items.push(item.clone())))?;
+            Ok::<_, Error>(())
+        });
+        for (key, _) in &sessions {
+            let expected = self.expected.get_mut(key).unwrap();
+            expected.trades.push(name.clone());
+            expected.edits_durable = expected.edits.len();
+        }
+        let traded = expect(format!("{name} on {key}"), trade, None);
+        self.wait_or_drop(traded);
+    }
+
+    fn end(
+        &mut self,
+        key: &'static str,
+        number: u64,
+        profile: &Profile<Player>,
+    ) -> Result<(), String> {
+        let expected = self.expected.get_mut(key).unwrap();
+        expected.edits_durable = expected.edits.len();
+        expected.profile = None;
+        let ended = expect(format!("end {number} of {key}"), profile.end_session(), None);
+        let late = profile.update(|_| ()).err().map(|error| error.kind());
+        if late != Some(ErrorKind::SessionEnded) {
+            return Err(format!("an edit after end {number} of {key}: {late:?}"));
+        }
+        self.wait_or_drop(ended);
         Ok(())
     }
 

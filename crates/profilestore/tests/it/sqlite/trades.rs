@@ -177,6 +177,52 @@ async fn give(
     run.await
 }
 
+/// Two processes trade, and each is killed at a random moment. Gives what they said until then.
+async fn said_by_killed_traders(file: &Path, chance: &Chance, run: u64) -> Vec<String> {
+    let mut traders =
+        ["0", "1"].map(|half| Process(command("trade", file).env(HALF, half).spawn().unwrap()));
+    let outputs = traders.each_mut().map(|trader| {
+        let mut lines = trader.lines();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let reader = std::thread::spawn(move || {
+            let begins = lines.any(|line| line == "begins");
+            let _ = begun.send(begins);
+            lines.collect::<Vec<_>>()
+        });
+        (begins, reader)
+    });
+    let mut readers = Vec::new();
+    for (begins, reader) in outputs {
+        assert!(begins.await.unwrap(), "a trader of run {run} has not begun");
+        readers.push(reader);
+    }
+    for trader in &mut traders {
+        let moment = chance.below(u64::try_from(LATEST.as_micros()).unwrap());
+        tokio::time::sleep(Duration::from_micros(moment)).await;
+        assert!(trader.0.try_wait().unwrap().is_none(), "a trader of run {run} ended by itself");
+        trader.0.kill().unwrap();
+    }
+    drop(traders);
+    readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect()
+}
+
+/// Where each item is, in data and waiting messages: how often it has moved, at each place.
+async fn places_of_items(owners: &ProfileStore<Owner>, run: u64) -> BTreeMap<u64, Vec<u64>> {
+    let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for number in 0..OWNERS {
+        let profile = owners.get(&owner(number)).await.unwrap().unwrap();
+        assert_eq!(profile.data.doubled, [0; 0], "run {run}: {} got what it had", owner(number));
+        let waiting = profile
+            .waiting_messages()
+            .iter()
+            .map(|message| serde_json::from_slice(&message.payload).unwrap());
+        for (item, moves) in profile.data.items.clone().into_iter().chain(waiting) {
+            found.entry(item).or_default().push(moves);
+        }
+    }
+    found
+}
+
 #[tokio::test]
 async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
     let runs: u64 = std::env::var(RUNS).map_or(20, |runs| runs.parse().unwrap());
@@ -202,34 +248,7 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
     // A busy machine may need more runs until enough was traded.
     while run < runs || trades <= runs {
         run += 1;
-        let mut traders = ["0", "1"]
-            .map(|half| Process(command("trade", &file).env(HALF, half).spawn().unwrap()));
-        let outputs = traders.each_mut().map(|trader| {
-            let mut lines = trader.lines();
-            let (begun, begins) = tokio::sync::oneshot::channel();
-            let reader = std::thread::spawn(move || {
-                let begins = lines.any(|line| line == "begins");
-                let _ = begun.send(begins);
-                lines.collect::<Vec<_>>()
-            });
-            (begins, reader)
-        });
-        let mut readers = Vec::new();
-        for (begins, reader) in outputs {
-            assert!(begins.await.unwrap(), "a trader of run {run} has not begun");
-            readers.push(reader);
-        }
-        for trader in &mut traders {
-            let moment = chance.below(u64::try_from(LATEST.as_micros()).unwrap());
-            tokio::time::sleep(Duration::from_micros(moment)).await;
-            assert!(
-                trader.0.try_wait().unwrap().is_none(),
-                "a trader of run {run} ended by itself"
-            );
-            trader.0.kill().unwrap();
-        }
-        drop(traders);
-        for line in readers.into_iter().flat_map(|reader| reader.join().unwrap()) {
+        for line in said_by_killed_traders(&file, &chance, run).await {
             // The last line may be cut off by the kill: then it says less than was acknowledged,
             // never more.
             let Some((item, moves)) =
@@ -244,23 +263,7 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
             *known = (*known).max(moves);
             trades += 1;
         }
-        let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for number in 0..OWNERS {
-            let profile = owners.get(&owner(number)).await.unwrap().unwrap();
-            assert_eq!(
-                profile.data.doubled,
-                [0; 0],
-                "run {run}: {} got what it had",
-                owner(number)
-            );
-            let waiting = profile
-                .waiting_messages()
-                .iter()
-                .map(|message| serde_json::from_slice(&message.payload).unwrap());
-            for (item, moves) in profile.data.items.clone().into_iter().chain(waiting) {
-                found.entry(item).or_default().push(moves);
-            }
-        }
+        let mut found = places_of_items(&owners, run).await;
         for (item, known) in &acknowledged {
             let places = found.remove(item).unwrap_or_default();
             assert!(places.len() == 1, "run {run}: item {item} is in {} places", places.len());

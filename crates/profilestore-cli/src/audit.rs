@@ -1,7 +1,5 @@
 //! `audit`: what operators did.
 
-use std::io::Write;
-
 use clap::{Args, builder::PossibleValuesParser};
 use profilestore::{
     Attribution,
@@ -147,7 +145,7 @@ impl Audit {
             }
             query.after = page.next;
         }
-        out.flush()?;
+        table.end(&mut out)?;
         if shown == 0 && !app.json {
             note(format_args!("no entry matches"));
         }

@@ -1,7 +1,5 @@
 //! `history` and `pin`: a profile's earlier versions.
 
-use std::io::Write;
-
 use clap::Args;
 use profilestore::{
     ProfileKey,
@@ -88,7 +86,7 @@ impl History {
                 break;
             }
         }
-        out.flush()?;
+        table.end(&mut out)?;
         Ok(Status::Fine)
     }
 
@@ -144,7 +142,8 @@ impl History {
                 break;
             }
         }
-        Ok(out.flush().map(|()| Status::Fine)?)
+        table.end(&mut out)?;
+        Ok(Status::Fine)
     }
 }
 

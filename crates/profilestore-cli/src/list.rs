@@ -104,7 +104,9 @@ impl List {
             (_, true) => {
                 let most = self.limit.unwrap_or(NEWEST);
                 let (newest, more) = newest(&mut pages, most).await?;
-                Rows::new(app).show(&newest)?;
+                let mut rows = Rows::new(app);
+                rows.show(&newest)?;
+                rows.end()?;
                 say_if_none(app, newest.len());
                 if more && self.limit.is_none() {
                     note(format_args!("these are the newest {NEWEST}; for more say --limit"));
@@ -173,6 +175,10 @@ impl Rows {
         }
         Ok(out.flush()?)
     }
+
+    fn end(&self) -> Result<(), Failure> {
+        self.table.end(&mut out())
+    }
 }
 
 async fn list_all(app: &App, pages: &mut Pages<'_>, most: usize) -> Result<(), Failure> {
@@ -182,8 +188,10 @@ async fn list_all(app: &App, pages: &mut Pages<'_>, most: usize) -> Result<(), F
         pages.write(|| rows.show(&page))?;
         left -= page.len().min(left);
     }
-    pages.write(|| say_if_none(app, most - left));
-    Ok(())
+    pages.write(|| {
+        say_if_none(app, most - left);
+        rows.end()
+    })
 }
 
 /// An empty list is no mistake of the terminal.

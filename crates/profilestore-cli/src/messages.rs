@@ -103,6 +103,7 @@ impl Messages {
             let rows: Vec<_> = waiting.into_iter().map(|message| cells(message, now_ms)).collect();
             let mut table = Table::new(["SENT", "ID", "LOCKED", "MESSAGE"]).soft([2, 3]);
             table.page(&mut out, &rows)?;
+            table.end(&mut out)?;
         }
         Ok(out.flush().map(|()| Status::Fine)?)
     }

@@ -1,7 +1,5 @@
 //! `sessions`: who holds which profiles.
 
-use std::io::Write;
-
 use clap::Args;
 use profilestore::{
     ProfileKey,
@@ -75,7 +73,7 @@ impl Sessions {
         if sessions == 0 && !app.json {
             text(&mut out, format_args!("no profile is held"))?;
         }
-        out.flush()?;
+        table.end(&mut out)?;
         Ok(Status::Fine)
     }
 }

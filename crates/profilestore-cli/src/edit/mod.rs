@@ -337,6 +337,7 @@ impl EditCommand {
                 let mut table = Table::new(["OPERATION", "PROFILES", "WHAT", "AUTHOR", "REASON"])
                     .soft([4, 3, 2]);
                 table.page(&mut out, &standing.iter().map(cells).collect::<Vec<_>>())?;
+                table.end(&mut out)?;
             }
         }
         out.flush()?;

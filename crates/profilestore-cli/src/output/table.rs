@@ -5,15 +5,17 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use super::{Failure, Out, cut, one_line};
+use super::{Failure, Out, cut, note, one_line};
 
 /// Rows in columns. Widths grow from page to page, as a long list is not held in memory.
 ///
 /// Where there is a width to be kept to, soft columns are cut, the widest first, and at last left
-/// out: so a row stays on its line. Names, times and numbers are never cut: they can be typed in
-/// again.
+/// out, which is said below: so a row stays on its line. Names, times and numbers are never cut:
+/// they can be typed in again.
 pub(crate) struct Table<const N: usize> {
-    head: Option<[&'static str; N]>,
+    head: [&'static str; N],
+    /// The head is written.
+    is_begun: bool,
     widths: [usize; N],
     /// A column that is shown whole or not at all.
     spare: Option<usize>,
@@ -31,7 +33,8 @@ const BETWEEN: usize = 2;
 impl<const N: usize> Table<N> {
     pub(crate) fn new(head: [&'static str; N]) -> Self {
         Self {
-            head: Some(head),
+            head,
+            is_begun: false,
             widths: [0; N],
             spare: None,
             soft: Vec::new(),
@@ -52,7 +55,8 @@ impl<const N: usize> Table<N> {
         self
     }
 
-    /// Writes a page of rows, after the head when it is the first page that has any.
+    /// Writes a page of rows, after the head when it is the first page that has any. Behind the
+    /// last page comes [`Table::end`].
     pub(crate) fn page(&mut self, out: &mut Out, rows: &[[String; N]]) -> Result<(), Failure> {
         self.page_with(out, rows, &[])
     }
@@ -67,8 +71,9 @@ impl<const N: usize> Table<N> {
         if rows.is_empty() {
             return Ok(());
         }
-        let head = self.head.take().map(|head| head.map(str::to_owned));
-        let first = head.is_some();
+        let first = !self.is_begun;
+        self.is_begun = true;
+        let head = first.then(|| self.head.map(str::to_owned));
         let rows: Vec<[String; N]> = head
             .iter()
             .chain(rows)
@@ -95,6 +100,23 @@ impl<const N: usize> Table<N> {
             }
         }
         Ok(())
+    }
+
+    /// Writes all that there is, and says which columns had no room.
+    pub(crate) fn end(&self, out: &mut Out) -> Result<(), Failure> {
+        out.flush()?;
+        if let Some(said) = self.says_left_out() {
+            note(format_args!("{said}"));
+        }
+        Ok(())
+    }
+
+    fn says_left_out(&self) -> Option<String> {
+        let left_out = (0..N).filter(|column| self.left_out.contains(column));
+        let names: Vec<_> = left_out.map(|column| self.head[column]).collect();
+        (!names.is_empty()).then(|| {
+            format!("no room for {}; a wider terminal or --json shows them", names.join(", "))
+        })
     }
 
     /// The columns' widths, so that a row fits. What is left out is decided with the head.
@@ -177,5 +199,22 @@ mod tests {
         // What is shown whole or not at all goes before another column is cut.
         assert_eq!((table.fitted(true), &*table.left_out), ([20, 18, 20], &[2][..]));
         assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
+    }
+
+    /// At 80 columns `audit` and `sessions` had fewer columns, without a word.
+    #[test]
+    fn columns_without_room_are_named() {
+        let said = |most: usize| {
+            let mut table = Table::new(["KEY", "WHAT", "AUTHOR"]).soft([2, 1]);
+            (table.most, table.widths) = (Some(most), [20, 30, 12]);
+            table.fitted(true);
+            table.says_left_out()
+        };
+        assert_eq!((said(66), said(40)), (None, None));
+        let left_out = "no room for AUTHOR; a wider terminal or --json shows them";
+        assert_eq!(said(39).as_deref(), Some(left_out));
+        // In the order of the head.
+        let left_out = "no room for WHAT, AUTHOR; a wider terminal or --json shows them";
+        assert_eq!(said(20).as_deref(), Some(left_out));
     }
 }

@@ -251,6 +251,29 @@ fn tables_fit_80_and_120_columns_and_names_and_times_stay_whole() {
 }
 
 #[test]
+/// At 80 columns `audit` and `sessions` had fewer columns, without a word.
+#[test]
+fn a_column_is_in_the_table_or_is_said_to_have_no_room() {
+    let place = Place::with_records();
+    place.ok(&["edit", "PlayerData/7", "--set", "/a=1", "--reason", &"because ".repeat(10)]);
+    let sessions = ["KEY", "JOB", "PLACE", "SINCE", "SERVER", "LAST SEEN", "ASKED FOR BY"];
+    let audit = ["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"];
+    for (command, columns) in [("sessions", sessions), ("audit", audit)] {
+        let shown = |width: &str| {
+            crate::Ran::from(place.command(&[command]).env("COLUMNS", width).output().unwrap())
+        };
+        let ran = shown("80");
+        assert!(ran.stderr.starts_with("no room for ") && ran.stderr.contains("--json"), "{ran:?}");
+        let head = ran.stdout.lines().next().unwrap();
+        for column in columns {
+            // One that is cut ends in `…`.
+            let begin = &column[..column.len().min(6)];
+            assert_ne!(head.contains(begin), ran.stderr.contains(begin), "{column}: {ran:?}");
+        }
+        assert_eq!(shown("400").stderr, "");
+    }
+}
+
 fn the_help_of_every_command_fits_80_columns() {
     let place = Place::new();
     let help = |command: &str| {

@@ -146,6 +146,11 @@ impl Audit {
             query.after = page.next;
         }
         table.end(&mut out)?;
+        if status == Status::Problems {
+            note(format_args!(
+                "what to do: \"An entry of the audit log is damaged\" in docs/trouble.md"
+            ));
+        }
         if shown == 0 && !app.json {
             note(format_args!("no entry matches"));
         }

@@ -330,16 +330,35 @@ fn status_tells_of_a_file_that_could_not_be_cleaned() {
 fn status_tells_of_entries_of_the_log_that_cannot_be_read() {
     let place = place();
     place.ok(&["backup", "copy.db"]);
+    book_unreadable(&place);
+    let ran = place.run(&["status"]);
+    let said = "wrong: of the audit log 1 entry cannot be read";
+    assert!(ran.code == 1 && ran.stdout.contains(said), "{ran:?}");
+    assert!(ran.stdout.ends_with("profilestore check\n"), "{ran:?}");
+}
+
+/// Books an entry that cannot be read.
+fn book_unreadable(place: &Place) {
     let operation = Env::system().uuid();
     let entry = AuditEntry::new(operation, "import", Vec::new(), Attribution::new("bob"));
     let mut change = entry.outcome(AuditOutcome::Pending).change().unwrap();
     let Change::Write { value, .. } = &mut change else { panic!("an entry is written") };
     *value = NewValue::Bytes((&b"\x07\x00{}"[..]).into());
-    commit(&place, vec![change]);
-    let ran = place.run(&["status"]);
-    let said = "wrong: of the audit log 1 entry cannot be read";
-    assert!(ran.code == 1 && ran.stdout.contains(said), "{ran:?}");
-    assert!(ran.stdout.ends_with("profilestore check\n"), "{ran:?}");
+    commit(place, vec![change]);
+}
+
+/// It was named, with the advice to roll it back, which cannot be done.
+#[test]
+fn a_damaged_entry_of_the_log_is_named_with_the_place_that_says_what_to_do() {
+    let place = place();
+    book_unreadable(&place);
+    let ran = place.run(&["audit"]);
+    assert!(ran.code == 1 && ran.stdout.contains("  import  "), "the rest is shown: {ran:?}");
+    let section = "An entry of the audit log is damaged";
+    let told = format!("what to do: \"{section}\" in docs/trouble.md\n");
+    assert!(ran.stderr.contains("~profilestore/audit/") && ran.stderr.ends_with(&told), "{ran:?}");
+    let page = include_str!("../../../../docs/trouble.md");
+    assert!(page.contains(&format!("\n## {section}\n")));
 }
 
 /// It was refused as a store that exists already.

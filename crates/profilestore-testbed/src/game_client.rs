@@ -40,6 +40,8 @@ pub struct GameClient {
 
 pub(crate) async fn open(address: SocketAddr, key: &str) -> Option<WebSocketStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.ok()?;
+    // As the SDKs do: a frame does not wait for the answer to the one before.
+    stream.set_nodelay(true).ok()?;
     let mut request = format!("ws://{address}/v1/connect").into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("Authorization", format!("Bearer {key}").parse().unwrap());

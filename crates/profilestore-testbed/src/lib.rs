@@ -4,6 +4,7 @@
 //! A server ends when its value is dropped, by its process id.
 #![deny(missing_docs)]
 
+mod crowd;
 mod fleet;
 mod game_client;
 mod load_client;
@@ -13,6 +14,7 @@ mod postgres;
 mod process;
 mod proxy;
 
+pub use crowd::{Crowd, CrowdPlan, CrowdReport, Gap, Over};
 pub use fleet::{Fleet, Report};
 pub use game_client::GameClient;
 pub use load_client::LoadClient;

@@ -9,5 +9,6 @@ mod floods;
 mod nats;
 mod play;
 mod postgres;
+mod rolls;
 mod serve;
 mod servers;

@@ -87,6 +87,28 @@ impl Place {
         process
     }
 
+    /// Where the processes listen.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect()
+    }
+
+    /// Lets a process leave in order, as a deploy does, and starts another one in its place.
+    pub(crate) async fn roll(&mut self, at: usize) {
+        let until = Instant::now() + Duration::from_secs(15);
+        send(self.processes[at].id(), Signal::TERM);
+        while self.processes[at].runs() && Instant::now() < until {
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.replace(at);
+    }
+
+    /// Kills the process of a port with SIGKILL if it still runs, and starts another one.
+    fn replace(&mut self, at: usize) {
+        drop(self.processes.remove(at));
+        let process = self.start(at);
+        self.processes.insert(at, process);
+    }
+
     fn read(&self, key: &str, what: &str) -> Value {
         self.read_of("Fleet", key, what)
     }
@@ -176,8 +198,7 @@ async fn play(mut place: Place) {
     let kills = std::env::var("PROFILESTORE_FAULT_KILLS").ok().and_then(|kills| kills.parse().ok());
     let kills: u64 = kills.unwrap_or(8);
     eprintln!("PROFILESTORE_FAULT_SEED={seed} PROFILESTORE_FAULT_KILLS={kills}");
-    let servers: Vec<SocketAddr> =
-        place.ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect();
+    let servers = place.addresses();
     let ways = [
         Proxy::among(servers.clone()).await.unwrap(),
         Proxy::among(servers.clone()).await.unwrap(),
@@ -206,18 +227,15 @@ async fn play(mut place: Place) {
         let at = below(place.ports.len() as u64) as usize;
         // One of four is rolled where others are there meanwhile.
         if place.ports.len() > 1 && kill % 4 == 3 {
-            let until = Instant::now() + Duration::from_secs(15);
-            send(place.processes[at].id(), Signal::TERM);
-            while place.processes[at].runs() && Instant::now() < until {
-                sleep(Duration::from_millis(20)).await;
-            }
+            place.roll(at).await;
+        } else {
+            place.replace(at);
         }
-        // SIGKILL of what still runs.
-        drop(place.processes.remove(at));
-        let process = place.start(at);
-        place.processes.insert(at, process);
         sleep(BETWEEN / 2).await;
         way.set(Link::Open);
+        if kill % 100 == 99 {
+            eprintln!("{} of {kills} kills", kill + 1);
+        }
     }
     let report = fleet.rest().await;
     let Report { saves, trades, gifts, resumes, longest, .. } = &report;
@@ -237,4 +255,9 @@ async fn play(mut place: Place) {
     );
     assert!(wrong.is_empty(), "seed {seed}, {figures}: {wrong:#?}");
     assert!(*saves > 0 && *resumes > 0, "they did not play: {figures}");
+    let profiles = report.profiles.len();
+    eprintln!(
+        "audit passed: no session ended but by its own game server, what was answered is in \
+         {profiles} profiles, each message there once, each item in one place"
+    );
 }

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
+    pin::pin,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -36,8 +37,12 @@ pub(crate) struct Other {
 
 impl Other {
     pub(crate) fn start(what: &str, path: &Path) -> Outcome<Self> {
+        Self::start_at(what, path, "127.0.0.1:0")
+    }
+
+    pub(crate) fn start_at(what: &str, path: &Path, listen: &str) -> Outcome<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["child", what, path.to_str().ok_or("a path that is no UTF-8")?])
+            .args(["child", what, path.to_str().ok_or("a path that is no UTF-8")?, listen])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -50,6 +55,15 @@ impl Other {
     pub(crate) fn id(&self) -> String {
         self.child.id().to_string()
     }
+
+    /// Lets the server process leave in order, as SIGTERM does, and waits until it has ended.
+    pub(crate) async fn leave(mut self) -> Outcome {
+        if let Some(input) = &mut self.child.stdin {
+            input.write_all(b"leave\n")?;
+        }
+        tokio::task::spawn_blocking(move || self.child.wait()).await??;
+        Ok(())
+    }
 }
 
 impl Drop for Other {
@@ -60,13 +74,19 @@ impl Drop for Other {
     }
 }
 
+/// Waits for a word on the standard input. False: that has ended.
+pub(crate) async fn is_told() -> bool {
+    let read = || std::io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0);
+    tokio::task::spawn_blocking(read).await.unwrap_or(false)
+}
+
 /// Ends when the standard input does.
 async fn until_let_go() {
-    let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
+    while is_told().await {}
 }
 
 /// `profilestore serve` without the program around it.
-pub(crate) async fn serve(folder: &Path) -> Outcome {
+pub(crate) async fn serve(folder: &Path, listen: &str) -> Outcome {
     let store = SqliteStore::open(folder.join("served.db"), Default::default())?;
     let new = NewKey {
         name: "bench".to_owned(),
@@ -85,7 +105,7 @@ pub(crate) async fn serve(folder: &Path) -> Outcome {
         settings: Settings::default(),
         env: Env::system(),
     })?;
-    let listen = Some("127.0.0.1:0".to_owned());
+    let listen = Some(listen.to_owned());
     // The bench asks as fast as it can.
     let requests_per_second = Some(1_000_000);
     let config = Options { listen, requests_per_second, ..Options::default() }
@@ -100,12 +120,22 @@ pub(crate) async fn serve(folder: &Path) -> Outcome {
         env: Env::system(),
         metrics: profilestore_server::record_metrics(),
     };
-    let router = App::new(parts, &config).router();
+    let app = App::new(parts, &config);
+    let (leave, told) = tokio::sync::oneshot::channel::<()>();
+    let leaving = app.clone();
+    let stop = async move {
+        let _ = told.await;
+        leaving.send_away().await;
+    };
+    let mut serving = pin!(listening.serve(app.router(), stop));
     println!("{address} {key}");
-    // What is under way need not be finished: the game servers are gone.
-    tokio::select! {
-        _ = listening.serve(router, std::future::pending()) => {}
-        () = until_let_go() => {}
+    // Without a word what is under way need not be finished: the game servers are gone.
+    let leaves = tokio::select! {
+        _ = &mut serving => false,
+        leaves = is_told() => leaves,
+    };
+    if leaves && leave.send(()).is_ok() {
+        serving.await;
     }
     std::process::exit(0)
 }

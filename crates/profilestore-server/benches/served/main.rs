@@ -3,20 +3,31 @@
 //!
 //! `cargo bench -p profilestore-server --bench served [-- saves|starts|handover|memory|reads]`
 //!
-//! `… -- node` measures one Node process with the SDK for TypeScript beside the Rust client. It is
-//! left out otherwise, since the SDK must be built before: `npm ci && npm run build` in
-//! `sdk/typescript`.
+//! What takes minutes, or needs a program more, is measured when it is named:
+//! * `… -- many`: 100,000 sessions on one server process (`SESSIONS` says how many);
+//! * `… -- roll`: three server processes replaced one after the other under 2,000 sessions;
+//! * `… -- crash`: play lost when a game server with 10,000 sessions is killed;
+//! * `… -- stopped`: a game server that is stopped for 30 s and goes on, alone, and while another
+//!   one asks for its profiles;
+//! * `… -- wrk`: what `reads` measures, with the program `wrk` in place of the bench's own load;
+//! * `… -- node`: one Node process with the SDK for TypeScript beside the Rust client. The SDK must
+//!   be built before: `npm ci && npm run build` in `sdk/typescript`.
 //!
 //! The server is a process of its own; the game servers are in this one. The machines that this
 //! runs on are shared and noisy: the ratios count, not the rates.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 mod child;
+mod deaths;
 mod node;
 mod play;
 mod reads;
+mod rolls;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use profilestore::{
     GameServer, ProfileStore,
@@ -73,13 +84,33 @@ fn own_bytes(process: &str) -> Outcome<f64> {
     Ok(kilobytes * 1024.0)
 }
 
+/// Processor time of a process so far, all threads, in seconds. Linux counts it in hundredths.
+fn processor_seconds(process: &str) -> Outcome<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after_name = text.rsplit_once(')').ok_or("no name")?.1;
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    Ok(ticks.sum::<Result<u64, _>>()? as f64 / 100.0)
+}
+
+/// The wall clock, in Unix milliseconds.
+fn wall_ms() -> Outcome<u64> {
+    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
+}
+
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = tempfile::tempdir()?;
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["child", "serve", folder] => return runtime.block_on(child::serve(Path::new(folder))),
-        ["child", "bare", body] => return runtime.block_on(child::bare(Path::new(body))),
+        ["child", "serve", folder, listen] => {
+            return runtime.block_on(child::serve(Path::new(folder), listen));
+        }
+        ["child", "bare", body, _] => return runtime.block_on(child::bare(Path::new(body))),
+        ["child", "game", address, name, game_servers, sessions] => {
+            let plan =
+                deaths::plan(address.parse()?, name, game_servers.parse()?, sessions.parse()?);
+            return runtime.block_on(deaths::play(plan?));
+        }
         _ => {}
     }
     let wanted = |what: &str| args.is_empty() || args.iter().any(|arg| arg == what);
@@ -101,8 +132,16 @@ fn main() -> Outcome {
     if wanted("reads") {
         runtime.block_on(reads::reads(folder))?;
     }
-    if args.iter().any(|arg| arg == "node") {
-        runtime.block_on(node::node(folder))?;
+    for named in &args {
+        match &**named {
+            "many" => runtime.block_on(rolls::many(folder))?,
+            "roll" => runtime.block_on(rolls::roll(folder))?,
+            "crash" => runtime.block_on(deaths::crash(folder))?,
+            "stopped" => runtime.block_on(deaths::stopped(folder))?,
+            "wrk" => runtime.block_on(reads::wrk(folder))?,
+            "node" => runtime.block_on(node::node(folder))?,
+            _ => {}
+        }
     }
     Ok(())
 }

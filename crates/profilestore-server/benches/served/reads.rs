@@ -65,11 +65,20 @@ fn request(other: &Other, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", other.key)
 }
 
-pub(crate) async fn reads(folder: &Path) -> Outcome {
-    const PATH: &str = "/v1/stores/PlayerData/profiles/p";
-    let folder = folder.join("reads");
-    std::fs::create_dir(&folder)?;
-    let server = Other::start("serve", &folder)?;
+const PATH: &str = "/v1/stores/PlayerData/profiles/p";
+
+/// A server process with a profile that is played, and a bare one that answers the same bytes.
+struct Both {
+    server: Other,
+    bare: Other,
+    /// How long the answers are.
+    length: usize,
+    _game: LoadClient,
+}
+
+async fn both(folder: &Path) -> Outcome<Both> {
+    std::fs::create_dir(folder)?;
+    let server = Other::start("serve", folder)?;
     let game = LoadClient::connect(server.address, &server.key, "game").await;
     let game = game.ok_or("no connection")?;
     let template = serde_json::to_string(&player())?;
@@ -87,7 +96,12 @@ pub(crate) async fn reads(folder: &Path) -> Outcome {
     let file = folder.join("body");
     std::fs::write(&file, &body)?;
     let bare = Other::start("bare", &file)?;
-    println!("\nreads a second over HTTP, answers of {} bytes", body.len());
+    Ok(Both { server, bare, length: body.len(), _game: game })
+}
+
+pub(crate) async fn reads(folder: &Path) -> Outcome {
+    let Both { server, bare, length, _game } = both(&folder.join("reads")).await?;
+    println!("\nreads a second over HTTP, answers of {length} bytes");
     println!(
         "{:>12} {:>12} {:>12} {:>7} {:>18} {:>18}",
         "connections", "bare", "profile", "ratio", "bare p99 ms", "profile p99 ms"
@@ -105,4 +119,41 @@ pub(crate) async fn reads(folder: &Path) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// The same with the load of `wrk`, which is a program of others.
+pub(crate) async fn wrk(folder: &Path) -> Outcome {
+    let Both { server, bare, length, _game } = both(&folder.join("wrk")).await?;
+    println!("\nthe same by `wrk`, one thread, {TIME:?} each, answers of {length} bytes");
+    println!("{:>12} {:>12} {:>12} {:>12}", "connections", "answers", "a second", "p99");
+    for connections in [1, 32, 256] {
+        for (what, other, path) in [("bare", &bare, "/"), ("profile", &server, PATH)] {
+            let (rate, p99) = asked_by_wrk(other, path, connections).await?;
+            println!("{connections:>12} {what:>12} {rate:>12} {p99:>12}");
+        }
+    }
+    Ok(())
+}
+
+/// Requests a second and their 99th percentile, as `wrk` writes them.
+async fn asked_by_wrk(other: &Other, path: &str, connections: usize) -> Outcome<(String, String)> {
+    let output = tokio::process::Command::new("wrk")
+        .args(["--threads", "1", "--latency"])
+        .args(["--connections", &connections.to_string()])
+        .args(["--duration", &format!("{}s", TIME.as_secs())])
+        .args(["--header", &format!("Authorization: Bearer {}", other.key)])
+        .arg(format!("http://{}{path}", other.address))
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| format!("`wrk` cannot be run (Debian: apt-get install wrk): {error}"))?;
+    let text = String::from_utf8(output.stdout)?;
+    let value = |name: &str| {
+        let found = text.lines().find_map(|line| line.trim_start().strip_prefix(name));
+        found.map(|value| value.trim().to_owned())
+    };
+    match (value("Requests/sec:"), value("99%")) {
+        (Some(rate), Some(p99)) if value("Non-2xx or 3xx responses:").is_none() => Ok((rate, p99)),
+        _ => Err(format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)).into()),
+    }
 }

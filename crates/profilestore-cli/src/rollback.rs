@@ -2,8 +2,8 @@
 
 use clap::Args;
 use profilestore::{
-    ProfileKey,
-    data_store::{DataStore, KeyState, Links, Returning, StoredVersion, VersionRef},
+    Attribution, ErrorKind, ProfileKey,
+    data_store::{DataStore, Incarnation, KeyState, Links, Returning, StoredVersion, VersionRef},
     env::Env,
     history::{NotUndone, not_undone},
     key::escaped,
@@ -17,9 +17,13 @@ use crate::{
     given::{ByArgs, KeyArg},
     operate::{Visit, failure, held_by},
     output::{Failure, Status, ask, count, json_document, note, say, word},
+    place::Store,
     times::time,
     versions::{VersionArg, described, existing},
 };
+
+/// How often a rollback is asked about, when the profile changes meanwhile.
+const ASKED_AT_MOST: usize = 5;
 
 /// Make an earlier version of a profile current again
 ///
@@ -27,8 +31,9 @@ use crate::{
 /// can itself be rolled back. Whatever session there is ends, and what it has not saved is lost.
 /// Waiting messages stay. Booked in the audit log. What the profile did to others since is not
 /// undone: messages that it sent and took, and trades are listed, by id and profile. When the
-/// profile changes while you are asked, nothing is done. (To make a store out of a backup, see
-/// restore.)
+/// profile is saved or changes hands while you are asked, nothing is done: you are shown how it is
+/// now and asked again, five times at most. With --yes it is rolled back as it is at that moment.
+/// (To make a store out of a backup, see restore.)
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current at its
@@ -99,38 +104,21 @@ impl Rollback {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
         let file = app.place.open().await?;
-        // Before the look, so that what follows it is noticed.
-        let incarnation = file.identity().await?.incarnation;
-        let state = existing(&*file, &key, Returning::HEAD).await?;
-        let version = self.version.find(&*file, &state).await?;
+        let now = Now::of(&file, &key).await?;
+        let version = self.version.find(&*file, &now.state).await?;
         if self.dry_run {
-            return preview(app, &*file, &key, &state, &version).await;
+            return preview(app, &*file, &key, &now.state, &version).await;
         }
-        if !self.yes {
-            let since = not_undone(&*file, &key, version.info.number).await?;
-            not_undone_lines(&since).into_iter().for_each(|line| note(format_args!("{line}")));
-            let changes = changes(&*file, &key, &state, &version).await;
-            let session = held_by(&state)
-                .map(|holder| format!(", ending the session on {holder}"))
-                .unwrap_or_default();
-            let from = state.head.as_ref().map(described).unwrap_or_default();
-            let to = described(&version.info);
-            if !ask(&format!("roll {key} back from {from} to {to}, {changes}{session}?"))? {
-                return Err(Failure::Work(format!("not rolled back: key=`{key}`")));
-            }
-        }
-        let visit = Visit::on(app, file, by).await?;
-        let which = VersionRef::Number(version.info.number);
-        let done = match self.yes {
-            true => visit.operator.restore(&key, which).await,
-            // What was shown, and nothing else.
-            false => {
-                let (operation, shown) = (Env::system().uuid(), Expected::of(incarnation, &state));
-                visit.operator.restore_if(operation, &key, shown, which).await
-            }
+        let done = if self.yes {
+            let visit = Visit::on(app, file, by).await?;
+            let which = VersionRef::Number(version.info.number);
+            let done = visit.operator.restore(&key, which).await;
+            visit.end().await;
+            done.map_err(failure)?
+        } else {
+            let rollback = Asked { app, file, key: &key, version: &version, by };
+            rollback.run(now, ask).await?
         };
-        visit.end().await;
-        let done = done.map_err(failure)?;
         if app.json {
             let restored_written_ms = version.info.written_ms;
             json_document(&RollbackRow { key: &key, done, restored_written_ms })?;
@@ -149,6 +137,87 @@ impl Rollback {
             }
         }
         Ok(Status::Fine)
+    }
+}
+
+/// A profile as it is at a moment.
+struct Now {
+    incarnation: Incarnation,
+    state: KeyState,
+}
+
+impl Now {
+    async fn of(file: &Store, key: &ProfileKey) -> Result<Self, Failure> {
+        // Before the look, so that what follows it is noticed.
+        let incarnation = file.identity().await?.incarnation;
+        let state = existing(&**file, key, Returning::HEAD).await?;
+        Ok(Self { incarnation, state })
+    }
+}
+
+/// A rollback that an operator is asked about.
+struct Asked<'a> {
+    app: &'a App,
+    file: Store,
+    key: &'a ProfileKey,
+    version: &'a StoredVersion,
+    by: Attribution,
+}
+
+impl Asked<'_> {
+    /// Does what was shown, and nothing else. A game may save every few seconds: what it has saved
+    /// since is shown too, and asked about.
+    async fn run(
+        self,
+        mut now: Now,
+        mut ask: impl FnMut(&str) -> Result<bool, Failure>,
+    ) -> Result<Restored, Failure> {
+        let Self { app, file, key, version, by } = &self;
+        let number = version.info.number;
+        let mut told = Vec::new();
+        for _ in 0..ASKED_AT_MOST {
+            let since = not_undone_lines(&not_undone(&**file, key, number).await?);
+            if since != told {
+                since.iter().for_each(|line| note(format_args!("{line}")));
+                told = since;
+            }
+            if !ask(&self.question(&now.state).await)? {
+                return Err(Failure::Work(format!("not rolled back: key=`{key}`")));
+            }
+            let visit = Visit::on(app, file.clone(), by.clone()).await?;
+            let (operation, which) = (Env::system().uuid(), VersionRef::Number(number));
+            let shown = Expected::of(now.incarnation, &now.state);
+            let done = visit.operator.restore_if(operation, key, shown, which).await;
+            visit.end().await;
+            match done {
+                Err(error) if error.kind() == ErrorKind::Changed => {}
+                done => return done.map_err(failure),
+            }
+            let before = now.incarnation;
+            now = Now::of(file, key).await?;
+            if now.incarnation != before {
+                return Err(Failure::Work(format!(
+                    "a backup was restored while you were asked; nothing was rolled back: \
+                        key=`{key}`"
+                )));
+            }
+            note(format_args!("{key} has changed while you were asked; nothing was done yet"));
+        }
+        Err(Failure::Work(format!(
+            "not rolled back: the profile changed each time while you were asked; with --yes it is \
+                rolled back as it is at that moment: key=`{key}`"
+        )))
+    }
+
+    async fn question(&self, state: &KeyState) -> String {
+        let Self { file, key, version, .. } = self;
+        let changes = changes(&**file, key, state, version).await;
+        let session = held_by(state)
+            .map(|holder| format!(", ending the session on {holder}"))
+            .unwrap_or_default();
+        let from = state.head.as_ref().map(described).unwrap_or_default();
+        let to = described(&version.info);
+        format!("roll {key} back from {from} to {to}, {changes}{session}?")
     }
 }
 
@@ -203,4 +272,74 @@ async fn preview(
         say(format_args!("{line}"))?;
     }
     Ok(Status::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use profilestore::{
+        GameServer, Profile,
+        data_store::{SqliteMessenger, SqliteOptions, SqliteStore},
+    };
+    use serde_json::{Value, json};
+    use tokio::{runtime::Handle, task::block_in_place};
+
+    use super::*;
+    use crate::place::Place;
+
+    async fn save(profile: &Profile<Value>, coins: usize) {
+        profile.update(|data| *data = json!({ "Coins": coins })).unwrap();
+        profile.save().await.unwrap();
+    }
+
+    /// A yes came too late whenever the game had saved meanwhile, as some do every few seconds.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_profile_that_is_saved_while_the_operator_is_asked_is_asked_about_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profiles.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let messenger = SqliteMessenger::new(&store);
+        let game = GameServer::builder(store).messenger(messenger).job_id("game").start();
+        let game = game.await.unwrap();
+        let players = game.store::<Value>("PlayerData").unwrap();
+        let place = Place::Sqlite(path);
+        let app = App { named: None, place, messenger: None, config: None, json: false };
+        let file = app.place.open().await.unwrap();
+        for saves in [0, 2, ASKED_AT_MOST] {
+            let name = format!("saved-{saves}-times");
+            let key = ProfileKey::new("PlayerData", "global", &name).unwrap();
+            // The end of a session keeps its version.
+            let first = players.start_session(&name).await.unwrap();
+            save(&first, 1).await;
+            first.end_session().await.unwrap();
+            let then = Now::of(&file, &key).await.unwrap();
+            let version = current(&*file, &then.state).await.unwrap();
+            let profile = players.start_session(&name).await.unwrap();
+            save(&profile, 2).await;
+            let now = Now::of(&file, &key).await.unwrap();
+            let (runtime, mut asked) = (Handle::current(), 0);
+            let yes = |question: &str| {
+                let ends = ", ending the session on game (place 0)?";
+                assert!(question.ends_with(ends), "{question}");
+                asked += 1;
+                if asked <= saves {
+                    block_in_place(|| runtime.block_on(save(&profile, 2 + asked)));
+                }
+                Ok(true)
+            };
+            let (by, file_) = (Attribution::new("ann"), file.clone());
+            let rollback = Asked { app: &app, file: file_, key: &key, version: &version, by };
+            let done = rollback.run(now, yes).await;
+            assert_eq!(asked, (saves + 1).min(ASKED_AT_MOST));
+            let now = Now::of(&file, &key).await.unwrap();
+            let value = current(&*file, &now.state).await.unwrap().value;
+            if saves < ASKED_AT_MOST {
+                assert_eq!((done.unwrap().version, value), (now.state.version, version.value));
+            } else {
+                let said = done.unwrap_err().to_string();
+                assert!(said.contains("changed each time") && said.contains("--yes"), "{said}");
+                assert!(value != version.value && !profile.is_over(), "nothing was done");
+            }
+        }
+        let _ = game.shutdown().await;
+    }
 }

@@ -23,13 +23,15 @@ use crate::{
 /// Send a message to a profile
 ///
 /// It waits in the profile's inbox until a handler of the game has processed it, whether or not the
-/// profile is live anywhere or exists yet. Prints the message's id: sending again with --id is
-/// harmless, the effect comes once.
+/// profile is live anywhere. Where there is no such profile, because the key is mistyped or the
+/// player has never played, you are asked first. Prints the message's id: sending again with --id
+/// is harmless, the effect comes once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   profilestore send PlayerData/7 '{\"type\":\"gift\",\"coins\":5}'
-  profilestore send PlayerData/7 '{\"type\":\"refund\"}' --id 1795000000000:order-4711")]
+  profilestore send PlayerData/7 '{\"type\":\"refund\"}' --id 1795000000000:order-4711
+  profilestore send PlayerData/8 '{\"type\":\"welcome\"}' --yes")]
 pub(crate) struct Send {
     #[command(flatten)]
     key: KeyArg,
@@ -40,6 +42,9 @@ pub(crate) struct Send {
     /// default
     #[arg(long, value_name = "TIME:NAME", value_parser = message_id)]
     id: Option<MessageId>,
+    /// Also to a player who has never played, without a question
+    #[arg(long, short)]
+    yes: bool,
     #[command(flatten)]
     by: ByArgs,
 }
@@ -94,6 +99,8 @@ struct SendRow<'a> {
     id: String,
     /// False when a message of this id had been stored before.
     stored_now: bool,
+    /// False when there was no such profile: it waits for a player who has yet to begin.
+    profile: bool,
 }
 
 #[derive(Serialize)]
@@ -113,7 +120,20 @@ impl Send {
             Some(id) => id,
             None => own_id()?,
         };
-        let visit = Visit::on(app, app.place.open().await?, self.by.attribution()?).await?;
+        let by = self.by.attribution()?;
+        let file = app.place.open().await?;
+        let (_, state) = file.read_one(&key, Returning::HEAD).await?;
+        let no_profile = says_no_profile(&state);
+        match &no_profile {
+            Some(said) if !self.yes => {
+                if !ask(&format!("{said}. Send it all the same?"))? {
+                    return Err(Failure::Work(format!("not sent: key=`{key}`")));
+                }
+            }
+            Some(said) if !app.json => note(format_args!("{said}")),
+            _ => {}
+        }
+        let visit = Visit::on(app, file, by).await?;
         let sent = visit.operator.send(&key, &id, &*message).await;
         visit.end().await;
         let sent = sent.map_err(failure)?;
@@ -122,6 +142,7 @@ impl Send {
                 key: &key,
                 id: id.to_string(),
                 stored_now: sent == Sent::Now,
+                profile: no_profile.is_none(),
             })?;
         } else {
             // As it is typed in.
@@ -134,6 +155,19 @@ impl Send {
         }
         Ok(Status::Fine)
     }
+}
+
+/// That there is no profile which a message would reach, if so. One that is being made is held.
+fn says_no_profile(state: &KeyState) -> Option<String> {
+    if state.exists() || state.lease.holder.is_some() {
+        return None;
+    }
+    let key = &state.key;
+    let said = match state.version {
+        0 => format!("there never was a profile {key}"),
+        _ => format!("the profile {key} was removed"),
+    };
+    Some(said + "; a message waits there until a player begins under this key")
 }
 
 impl EndSession {

@@ -335,7 +335,7 @@ fn a_dry_run_and_the_edit_itself_count_alike() {
     fs::write(place.path("in.jsonl"), profiles + &foreign + &line("text", 1, &text)).unwrap();
     place.ok(&["import", "in.jsonl"]);
     place.ok(&["remove", "PlayerData/p6", "--yes"]);
-    place.ok(&["send", "PlayerData/waiting", "1"]);
+    place.ok(&["send", "PlayerData/waiting", "1", "--yes", "--json"]);
     let edit = ["edit", "--all", "--store-name", "PlayerData", "--json"];
     let numbers = |ran: &crate::Ran| {
         let row: serde_json::Value =

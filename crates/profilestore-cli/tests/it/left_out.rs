@@ -44,7 +44,7 @@ fn without_postgres_it_is_said_how_to_get_it() {
 #[test]
 fn without_nats_it_is_said_how_to_get_it() {
     let messenger = ["--messenger", "nats://me:hush@localhost"];
-    for args in [&["send", "PlayerData/Player_1", "1"][..], &["demo", "--seconds", "1"]] {
+    for args in [&["send", "PlayerData/7", "1"][..], &["demo", "--seconds", "1"]] {
         says_how_to_get("nats", &[args, &messenger].concat());
     }
 }

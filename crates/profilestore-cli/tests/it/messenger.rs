@@ -44,7 +44,7 @@ fn a_wrong_messenger_is_explained_without_its_secrets() {
         ("nats://me:hush@localhost?tsl=off", 2),
         ("nats://localhost?creds=/nonexistent.creds", 2),
     ] {
-        for args in [&["send", "PlayerData/Player_1", "1"][..], &["demo", "--seconds", "1"]] {
+        for args in [&["send", "PlayerData/7", "1"][..], &["demo", "--seconds", "1"]] {
             let ran = place.run(&[args, &["--messenger", address]].concat());
             assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
             assert!(ran.code == code || args[0] == "demo" && ran.code == 1, "{ran:?}");
@@ -65,7 +65,7 @@ fn a_wrong_messenger_is_explained_without_its_secrets() {
 fn an_operator_goes_on_without_a_messenger_and_a_demonstration_does_not() {
     let place = Place::with_records();
     let address = format!("nats://me:hush@127.0.0.1:{}", free_port().unwrap());
-    let ran = place.run(&["send", "PlayerData/Player_1", "1", "--messenger", &address]);
+    let ran = place.run(&["send", "PlayerData/7", "1", "--messenger", &address]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (0, 1), "{ran:?}");
     assert!(
         ran.stderr.contains("going on without hints") && !ran.stderr.contains("hush"),

@@ -63,16 +63,17 @@ async fn a_message_reaches_players_that_play_and_players_that_do_not() {
 
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     let id = format!("{now}:order-4711");
-    let args = ["send", "PlayerData/offline", "7", "--id", &id, "--json"];
+    let args = ["send", "PlayerData/offline", "7", "--id", &id, "--yes", "--json"];
     assert_eq!(place.json(&args)["stored_now"], true);
     assert_eq!(place.json(&args)["stored_now"], false);
-    let other = place.run(&["send", "PlayerData/offline", "8", "--id", &id]);
+    let send = ["send", "PlayerData/offline", "--yes", "--json"];
+    let other = place.run(&[&send[..], &["8", "--id", &id]].concat());
     assert_eq!((other.code, other.stderr.lines().count()), (1, 1), "{other:?}");
     assert_eq!(place.run(&["send", "PlayerData/offline", "not json"]).code, 2);
-    let half = place.run(&["send", "PlayerData/offline", r#"{"a":"\ud800"}"#]);
+    let half = place.run(&[&send[..], &[r#"{"a":"\ud800"}"#]].concat());
     assert_eq!((half.code, half.stderr.matches("at `/a`: ").count()), (2, 1), "{half:?}");
-    let old = place.run(&["send", "PlayerData/offline", "8", "--id", "1:order"]);
-    assert_eq!(old.code, 2, "{old:?}");
+    let old = place.run(&[&send[..], &["8", "--id", "1:order"]].concat());
+    assert!(old.code == 2 && !old.stderr.contains("--yes"), "{old:?}");
     let profile = open(&game, "offline").await;
     assert_eq!(profile.waiting_messages().len(), 1);
     let entries = booked(&place);
@@ -81,6 +82,38 @@ async fn a_message_reaches_players_that_play_and_players_that_do_not() {
         (&entries[1]["reason"], &entries[0]["details"]["message"]),
         (&json!("refund"), &json!(id))
     );
+    assert!(game.shutdown().await.is_complete());
+}
+
+/// A gift for a mistyped key waited for ever for a player who does not exist, without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_a_profile_that_is_not_there_is_asked_about() {
+    let place = Place::new();
+    let game = game(&place).await;
+    let live = open(&game, "user-1").await;
+    place.ok(&["send", "PlayerData/user-1", "1"]);
+    let refused = |key: &str, said: &str| {
+        let ran = place.run(&["send", key, "1"]);
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "there is no terminal: {ran:?}");
+        assert!(ran.stderr.contains(said) && ran.stderr.contains("Say --yes"), "{ran:?}");
+    };
+    refused("PlayerData/user-l", "there never was a profile PlayerData/user-l; ");
+    assert_eq!(place.run(&["messages", "PlayerData/user-l"]).code, 4, "nothing was sent");
+    live.end_session().await.unwrap();
+    place.ok(&["remove", "PlayerData/user-1", "--yes"]);
+    refused("PlayerData/user-1", "the profile PlayerData/user-1 was removed; ");
+    // A player who has never played.
+    let ran = place.run(&["send", "PlayerData/new", "1", "--yes"]);
+    assert!(ran.code == 0 && ran.stdout.starts_with("sent to PlayerData/new: id "), "{ran:?}");
+    let said = "there never was a profile PlayerData/new; a message waits there until a player \
+        begins under this key\n";
+    assert_eq!(ran.stderr, said);
+    let sent = place.json(&["send", "PlayerData/new", "1", "--yes", "--json"]);
+    assert_eq!((&sent["stored_now"], &sent["profile"]), (&json!(true), &json!(false)));
+    let new = open(&game, "new").await;
+    assert_eq!(new.waiting_messages().len(), 2);
+    let sent = place.json(&["send", "PlayerData/new", "1", "--json"]);
+    assert_eq!(sent["profile"], true);
     assert!(game.shutdown().await.is_complete());
 }
 

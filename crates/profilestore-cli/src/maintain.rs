@@ -49,8 +49,9 @@ pub(crate) struct Backup {
     /// The new file; with --verify the backup to be verified
     #[arg(required_unless_present = "to", conflicts_with = "to")]
     file: Option<PathBuf>,
-    /// Into this folder, under the store's name and the time: profiles-2026-11-21T14-00-00Z.db. It
-    /// is for this store alone: another one of the same name would be taken for it
+    /// Into this folder, which must be there, under the store's name and the time:
+    /// profiles-2026-11-21T14-00-00Z.db. It is for this store alone: another one of the same name
+    /// would be taken for it
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Again and again, until SIGTERM or Ctrl-C: 90s, 30min, 1h, 1 day. The first one is due when

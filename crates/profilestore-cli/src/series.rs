@@ -23,9 +23,20 @@ const PARTIAL: &str = ".partial";
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 
 impl Series {
-    /// The folder is made if it is not there.
+    /// The folder must be there: one that is mistyped, or whose disk is not mounted, would be made
+    /// somewhere else.
     pub(crate) fn of(store: &Path, folder: &Path) -> Result<Self, Failure> {
-        fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
+        let shown = folder.display();
+        match fs::metadata(folder) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Failure::Work(format!("this is no folder: path=`{shown}`"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::Work(format!(
+                    "there is no such folder for backups; make it first: path=`{shown}`"
+                )));
+            }
+            Err(error) => return Err(failed("read", folder, &error)),
+        }
         let stem = store.file_stem().unwrap_or(store.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { folder: folder.to_owned(), stem })
     }

@@ -226,9 +226,12 @@ impl Found {
             && self.last_backup_ms.is_none_or(|at_ms| self.now_ms - at_ms > OLD_BACKUP_MS)
         {
             let folder = backups.display().to_string();
+            let folder = word(&folder);
+            let made =
+                if backups.is_dir() { String::new() } else { format!("mkdir -p {folder} && ") };
             wrong.push(format!(
-                "no whole backup in the last 24 h: profilestore backup --to {} --every 1h --keep 24",
-                word(&folder)
+                "no whole backup in the last 24 h: {made}profilestore backup --to {folder} \
+                    --every 1h --keep 24"
             ));
         }
         if self.log_bytes.is_some_and(|bytes| bytes > LARGE_LOG) {

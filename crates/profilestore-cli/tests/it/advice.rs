@@ -132,11 +132,33 @@ fn status_names_a_folder_after_a_backup_that_was_named_without_one() {
     assert!(ran.code == 1 && ran.stdout.contains("backup --to ./backups "), "{ran:?}");
 }
 
+/// `backup --to` made a folder of whatever name was typed, or where a disk was not mounted.
+#[test]
+fn a_folder_for_backups_that_is_not_there_is_named_and_not_made() {
+    let place = place();
+    for more in [&[][..], &["--every", "1h"]] {
+        let ran = place.run(&[&["backup", "--to", "mistyped/backups"], more].concat());
+        assert_eq!((ran.code, &*ran.stdout), (1, ""), "{ran:?}");
+        let said = "error: there is no such folder for backups; make it first: \
+            path=`mistyped/backups`\n";
+        assert_eq!(ran.stderr, said);
+    }
+    let ran = place.run(&["backup", "--to", "in.jsonl"]);
+    assert!(ran.code == 1 && ran.stderr.contains("no folder: path=`in.jsonl`"), "{ran:?}");
+    assert!(!place.path("mistyped").exists());
+    // What `status` says to type makes it.
+    let status = place.run(&["status"]).stdout;
+    assert!(status.contains(": mkdir -p ./backups && profilestore backup --to ./backups "));
+    fs::create_dir(place.path("backups")).unwrap();
+    assert!(!place.run(&["status"]).stdout.contains("mkdir"), "{status}");
+}
+
 /// `status` said that all was well after a backup of a damaged store.
 #[test]
 fn status_tells_of_a_damaged_backup_and_where_to_put_a_whole_one() {
     let place = place();
     write_value(&place, "a", b"a whole value").unwrap();
+    fs::create_dir(place.path("my backups")).unwrap();
     place.ok(&["backup", "--to", "my backups"]);
     place.ok(&["status"]);
     let whole = place.json(&["status", "--json"])["last_backup_ms"].clone();

@@ -69,6 +69,7 @@ fn backups_into_a_folder_are_named_by_their_time_and_the_oldest_go() {
 #[test]
 fn backups_come_again_and_again_until_a_signal_and_go_on_where_they_were() {
     let place = place();
+    fs::create_dir(place.path("backups")).unwrap();
     let series = ["backup", "--to", "backups", "--every", "1s", "--keep", "2"];
     let begin = || {
         let mut command = place.command(&series);
@@ -250,7 +251,6 @@ fn tables_fit_80_and_120_columns_and_names_and_times_stay_whole() {
     }
 }
 
-#[test]
 /// At 80 columns `audit` and `sessions` had fewer columns, without a word.
 #[test]
 fn a_column_is_in_the_table_or_is_said_to_have_no_room() {
@@ -274,6 +274,7 @@ fn a_column_is_in_the_table_or_is_said_to_have_no_room() {
     }
 }
 
+#[test]
 fn the_help_of_every_command_fits_80_columns() {
     let place = Place::new();
     let help = |command: &str| {

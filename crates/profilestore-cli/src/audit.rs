@@ -161,6 +161,7 @@ impl Audit {
 /// Ends the entry of an operation that nobody will end.
 async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status, Failure> {
     let store = app.place.open().await?;
+    store.for_writing()?;
     let Some(entry) = own_entry(&store, operation).await? else {
         return Err(Failure::NotFound(format!(
             "the audit log has no such operation: operation=`{operation}`"

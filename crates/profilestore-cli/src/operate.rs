@@ -255,6 +255,7 @@ pub(crate) struct Visit {
 
 impl Visit {
     pub(crate) async fn on(app: &App, file: Store, by: Attribution) -> Result<Self, Failure> {
+        file.for_writing()?;
         let messenger = app.messenger(file.messenger()?).await?;
         let job = format!("profilestore-{}", std::process::id());
         let server = GameServer::builder(file.any())

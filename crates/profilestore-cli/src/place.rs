@@ -64,6 +64,8 @@ impl fmt::Display for Place {
 pub(crate) struct Store {
     any: Arc<dyn DataStore>,
     kind: Kind,
+    /// Why it was opened for reading only.
+    only_read: Option<String>,
 }
 
 /// What only some stores can do.
@@ -80,6 +82,14 @@ impl Store {
 
     pub(crate) fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// For a command that changes something: fails when the store can only be read.
+    pub(crate) fn for_writing(&self) -> Result<(), Failure> {
+        match &self.only_read {
+            None => Ok(()),
+            Some(why) => Err(Failure::Store(format!("the store cannot be written: {why}"))),
+        }
     }
 
     /// What waits in all inboxes.
@@ -169,13 +179,13 @@ impl Place {
     async fn opened(&self, options: SqliteOptions) -> Result<Store, Failure> {
         match self {
             Self::Sqlite(path) => {
-                let store = self.open_file(path, options).await?;
-                Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store) })
+                let (store, only_read) = self.open_file(path, options).await?;
+                Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store), only_read })
             }
             Self::Postgres(_) => {
                 let database = self.database()?;
                 let any = database.open().await.map_err(|error| self.failure(&error))?;
-                Ok(Store { any, kind: Kind::Postgres(database) })
+                Ok(Store { any, kind: Kind::Postgres(database), only_read: None })
             }
         }
     }
@@ -221,7 +231,11 @@ impl Place {
         }
     }
 
-    async fn open_file(&self, path: &Path, options: SqliteOptions) -> Result<SqliteStore, Failure> {
+    async fn open_file(
+        &self,
+        path: &Path,
+        options: SqliteOptions,
+    ) -> Result<(SqliteStore, Option<String>), Failure> {
         let path = path.to_owned();
         // A program of before cannot open it any more afterwards, so it must be asked for.
         let opened =
@@ -230,7 +244,7 @@ impl Place {
                 None => open_or_read(&path, options).map(Ok),
             });
         match opened.await {
-            Ok(Ok(Ok(store))) => Ok(store),
+            Ok(Ok(Ok(opened))) => Ok(opened),
             Ok(Ok(Err(format))) => Err(self.unusable(format!(
                 "it is of format {format}, which an earlier version of this program wrote; \
                     `profilestore migrate` brings it to this one's, and `profilestore restore` makes a store of it \
@@ -249,7 +263,11 @@ impl Place {
             SqliteStore::open_to_read(path, SqliteOptions::default())
         });
         match opened.await {
-            Ok(Ok(store)) => Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store) }),
+            Ok(Ok(store)) => Ok(Store {
+                any: Arc::new(store.clone()),
+                kind: Kind::Sqlite(store),
+                only_read: Some("it was opened for reading".into()),
+            }),
             Ok(Err(error)) => Err(self.failure(&error)),
             Err(error) => Err(self.unusable(error)),
         }
@@ -288,14 +306,20 @@ impl Place {
 }
 
 /// Opens a store; one that cannot be written for reading, so that commands that only read have an
-/// answer. A write into it says that it cannot be written.
-fn open_or_read(path: &Path, options: SqliteOptions) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(path, options).or_else(|error| match error {
-        StoreError::Invalid { .. } => {
-            SqliteStore::open_to_read(path, SqliteOptions::default()).map_err(|_| error)
+/// answer. Then it says why, for those that write.
+fn open_or_read(
+    path: &Path,
+    options: SqliteOptions,
+) -> Result<(SqliteStore, Option<String>), StoreError> {
+    match SqliteStore::open(path, options) {
+        Err(StoreError::Invalid { reason }) => {
+            match SqliteStore::open_to_read(path, SqliteOptions::default()) {
+                Ok(store) => Ok((store, Some(reason))),
+                Err(_) => Err(StoreError::Invalid { reason }),
+            }
         }
-        error => Err(error),
-    })
+        opened => opened.map(|store| (store, None)),
+    }
 }
 
 #[cfg(test)]

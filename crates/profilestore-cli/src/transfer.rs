@@ -62,6 +62,7 @@ impl Import {
         let by = self.by.attribution()?;
         let (reader, length) = open_input(&self.file)?;
         let store = app.place.open_or_create().await?;
+        store.for_writing()?;
         let bar = progress_bar();
         let mut progress = |progress: Progress| show(&bar, progress, length);
         let options = ImportOptions { author: by.author.clone(), folder: folder_of(&store) };

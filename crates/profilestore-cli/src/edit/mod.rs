@@ -468,6 +468,7 @@ fn query(profiles: &EditScope) -> KeyQuery {
 
 /// A game server for the length of one command.
 async fn game_server(app: &App, file: Store) -> Result<GameServer, Failure> {
+    file.for_writing()?;
     let messenger = app.messenger(file.messenger()?).await?;
     let job = format!("profilestore-{}", std::process::id());
     GameServer::builder(file.any()).messenger(messenger).job_id(job).start().await.map_err(failure)

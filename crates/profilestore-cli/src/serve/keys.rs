@@ -40,6 +40,7 @@ impl KeysCommand {
 
 async fn add(app: &App, new: NewKey, by: &Attribution) -> Result<Status, Failure> {
     let store = app.place.open_or_create().await?;
+    store.for_writing()?;
     let (record, key) =
         Keys::new(store.any(), Env::system()).add(new, by).await.map_err(key_failure)?;
     if app.json {
@@ -94,6 +95,7 @@ fn cells(key: &KeyRecord, now_ms: i64) -> [String; 6] {
 
 async fn revoke(app: &App, id: &str, by: &Attribution) -> Result<Status, Failure> {
     let store = app.place.open().await?;
+    store.for_writing()?;
     let record = Keys::new(store.any(), Env::system()).revoke(id, by).await.map_err(key_failure)?;
     if app.json {
         json_document(&record)?;

@@ -52,6 +52,7 @@ impl Serve {
         }
         let Settled { config, app } = settled.map_err(|wrong| Failure::Usage(wrong.join("; ")))?;
         let store = app.place.open_or_create().await?;
+        store.for_writing()?;
         let first = first_key(&config, &store).await?;
         let listener =
             Server::bind(&config).await.map_err(|error| Failure::Work(error.to_string()))?;

@@ -3,8 +3,11 @@
 use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
     process::Command,
 };
+
+use tempfile::TempDir;
 
 use crate::{Place, Ran, line, profile};
 
@@ -26,8 +29,12 @@ fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
-#[test]
-fn what_only_reads_works_on_a_file_and_in_a_folder_that_cannot_be_written() {
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A store and a backup that can only be read, and a folder with a program that can be run.
+fn only_readable() -> (Place, TempDir) {
     let place = Place::new();
     fs::write(place.path("in.jsonl"), line("a", 1, &profile(10)) + &line("a", 2, &profile(20)))
         .unwrap();
@@ -36,15 +43,19 @@ fn what_only_reads_works_on_a_file_and_in_a_folder_that_cannot_be_written() {
     // A user without rights must reach the program.
     let elsewhere = tempfile::tempdir().unwrap();
     let program = elsewhere.path().join("profilestore");
-    fs::copy(env!("CARGO_BIN_EXE_profilestore"), &program).unwrap();
-    let mode = |path: &std::path::Path, mode| {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    };
+    fs::copy(env!("CARGO_BIN_EXE_profilestore"), program).unwrap();
     mode(elsewhere.path(), 0o755);
     for file in ["profiles.db", "backup.db"] {
         mode(&place.path(file), 0o444);
     }
     mode(place.folder.path(), 0o555);
+    (place, elsewhere)
+}
+
+#[test]
+fn what_only_reads_works_on_a_file_and_in_a_folder_that_cannot_be_written() {
+    let (place, elsewhere) = only_readable();
+    let program = elsewhere.path().join("profilestore");
     let program = program.to_str().unwrap();
     for file in ["profiles.db", "backup.db"] {
         for args in [
@@ -61,16 +72,36 @@ fn what_only_reads_works_on_a_file_and_in_a_folder_that_cannot_be_written() {
             let ran = run_without_rights(&place, program, &[args, &["--store", file]].concat());
             assert_eq!(ran.code, 0, "{file} {args:?}: {ran:?}");
         }
-        let edit = ["edit", "PlayerData/a", "--set", "/Coins=1", "--store", file];
-        let ran = run_without_rights(&place, program, &edit);
-        assert!(ran.code != 0 && ran.stderr.contains("opened for reading only"), "{ran:?}");
-        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
     }
     let ran = run_without_rights(&place, program, &["backup", "--verify", "backup.db"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let count = fs::read_dir(place.folder.path()).unwrap().count();
     mode(place.folder.path(), 0o755);
     assert_eq!(count, 3, "nothing was made beside the three files");
+}
+
+/// They ended with 2, as if the command line were wrong.
+#[test]
+fn what_changes_something_is_code_3_on_a_file_that_cannot_be_written() {
+    let (place, elsewhere) = only_readable();
+    let program = elsewhere.path().join("profilestore");
+    let given_up = "01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10";
+    for args in [
+        &["import", "in.jsonl"][..],
+        &["edit", "PlayerData/a", "--set", "/Coins=1"],
+        &["edit", "--all", "--store-name", "PlayerData", "--set", "/Coins=1", "--yes"],
+        &["edit", "--undo", given_up, "--yes"],
+        &["send", "PlayerData/a", "1"],
+        &["rollback", "PlayerData/a", "1", "--yes"],
+        &["remove", "PlayerData/a", "--yes"],
+        &["audit", "--give-up", given_up],
+    ] {
+        let ran = run_without_rights(&place, program.to_str().unwrap(), args);
+        assert_eq!((ran.code, &*ran.stdout), (3, ""), "{args:?}: {ran:?}");
+        let said = ran.stderr.lines().last().unwrap();
+        assert!(said.starts_with("error: the store cannot be written: "), "{args:?}: {said}");
+    }
+    mode(place.folder.path(), 0o755);
 }
 
 /// What lies beside the store, by a part of its name.

@@ -46,6 +46,8 @@ mod serve_bulk;
 #[cfg(feature = "serve")]
 mod serve_sessions;
 mod transfer;
+#[cfg(all(feature = "serve", unix))]
+mod typed;
 
 /// A folder to run the program in.
 struct Place {

@@ -18,6 +18,8 @@ pub struct Class {
     pub events: Vec<String>,
     /// Properties that say or do something.
     pub properties: Vec<String>,
+    /// Events that nothing makes happen, and methods that do nothing, as there is no engine.
+    pub idle: Vec<String>,
 }
 
 impl Game {

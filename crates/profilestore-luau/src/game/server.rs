@@ -139,11 +139,12 @@ impl Server {
     /// What there is of the machine's classes.
     pub(super) fn classes(&self) -> Result<Vec<Class>, Failed> {
         let described = self.services.describe()?;
-        let class = |[name, methods, events, properties]: [Vec<String>; 4]| Class {
+        let class = |[name, methods, events, properties, idle]: [Vec<String>; 5]| Class {
             name: name.concat(),
             methods,
             events,
             properties,
+            idle,
         };
         Ok(described.into_iter().map(class).collect())
     }

@@ -42,15 +42,18 @@ use crate::{
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 28] = [
+const PARTS: [(&str, &str); 31] = [
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
     ("data_types", include_str!("data_types.luau")),
     ("brick_color", include_str!("brick_color.luau")),
     ("spaces", include_str!("spaces.luau")),
     ("sequences", include_str!("sequences.luau")),
+    ("queries", include_str!("queries.luau")),
     ("instances", include_str!("instances.luau")),
     ("classes", include_str!("classes.luau")),
+    ("engine", include_str!("engine.luau")),
+    ("bodies", include_str!("bodies.luau")),
     ("instance_members", include_str!("instance_members.luau")),
     ("data_model", include_str!("data_model.luau")),
     ("values", include_str!("values.luau")),
@@ -191,8 +194,9 @@ impl Services {
         Ok(found)
     }
 
-    /// What there is of each class: its name, methods, events and properties.
-    pub(crate) fn describe(&self) -> Result<Vec<[Vec<String>; 4]>, Failed> {
+    /// What there is of each class: its name, methods, events, properties, and what is there in
+    /// name only.
+    pub(crate) fn describe(&self) -> Result<Vec<[Vec<String>; 5]>, Failed> {
         Ok(self.own.get::<Function>("describe")?.call(())?)
     }
 

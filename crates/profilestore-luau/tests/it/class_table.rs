@@ -12,7 +12,9 @@ const HEAD: &str = "\
 
 For Roblox developers: which methods, events and properties `profilestore run` and
 `profilestore test` emulate. How they behave is in [Roblox services](roblox-services.md). Methods
-that only give an error, such as `RemoteEvent:FireServer`, are left out.
+that only give an error, such as `RemoteEvent:FireServer`, are left out. *Without an engine* are
+events that nothing makes happen, unless a test fires them (`simulate.fire`), and methods that have
+nothing to do.
 
 A test makes this page of what a game's machine says, and of Roblox's reflection database as the
 crate `rbx_reflection_database` has it:
@@ -43,11 +45,12 @@ fn counts() -> [usize; 4] {
 fn row(class: &Class) -> String {
     let cell = |names: &[String]| names.join(", ");
     format!(
-        "| {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} |",
         class.name,
         cell(&class.methods),
         cell(&class.events),
-        cell(&class.properties)
+        cell(&class.properties),
+        cell(&class.idle)
     )
 }
 
@@ -61,7 +64,7 @@ fn the_page_of_classes_is_of_today() {
         "\nAll {all} classes of Roblox are known, with {properties} properties that scripts see. \
          Scripts can make\n{made} of them; {services} are services, which `game:GetService` gives. \
          Of {} there is more:\n\n| class | methods | events | properties that say or do something \
-         |\n| --- | --- | --- | --- |",
+         | without an engine |\n| --- | --- | --- | --- | --- |",
         classes.len()
     );
     for class in &classes {

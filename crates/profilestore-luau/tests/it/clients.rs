@@ -63,6 +63,22 @@ fn a_client_fires_remotes_and_sees_what_arrives() {
 }
 
 #[test]
+fn a_client_triggers_prompts_and_clicks() {
+    let server = "
+        local prompt, button = Instance.new('ProximityPrompt', workspace), Instance.new('ClickDetector', workspace)
+        prompt.Triggered:Connect(function(player) print('triggers', player) prompt.Enabled = false end)
+        button.MouseClick:Connect(function(player) print('clicks', player) end)";
+    let client = "
+        client.trigger(workspace.ProximityPrompt)
+        client.click(workspace.ClickDetector)
+        task.wait(1)
+        client.trigger(workspace.ProximityPrompt)
+        assert(not pcall(client.click, workspace))";
+    let printed = play(server, client, "7:join@1s,leave@10s").succeeded();
+    assert_eq!(printed, ["triggers Player7", "clicks Player7"]);
+}
+
+#[test]
 fn a_client_answers_a_server_that_asks() {
     let server = format!(
         "{REMOTES}

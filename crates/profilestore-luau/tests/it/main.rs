@@ -9,6 +9,7 @@ mod clients;
 mod closing;
 mod data_stores;
 mod documents;
+mod engine;
 mod limits;
 mod network;
 mod order;

@@ -94,6 +94,42 @@ fn a_test_speaks_for_a_players_client() {
 }
 
 #[test]
+fn a_test_makes_happen_what_the_engine_would() {
+    let report = test(
+        "return function()
+            it('touches', function()
+                local coin, touched = Instance.new('Part'), {}
+                coin.Touched:Connect(function(by) table.insert(touched, by.Name) end)
+                local player = simulate.join(7)
+                local character = player.Character or player.CharacterAdded:Wait()
+                simulate.fire(coin, 'Touched', character.Head)
+                expect(touched[1]).to.equal('Head')
+            end)
+            it('chats', function()
+                local said
+                local player = simulate.join(8)
+                player.Chatted:Connect(function(text) said = text end)
+                simulate.fire(player, 'Chatted', '/give')
+                expect(said).to.equal('/give')
+            end)
+            it('refuses what happens by itself', function()
+                expect(function() simulate.fire(workspace, 'ChildAdded') end).to.throw('no event ChildAdded')
+                expect(function() simulate.fire(5, 'Touched') end).to.throw('must be an Instance')
+            end)
+        end",
+        |_| {},
+    );
+    assert_eq!(
+        words(&report),
+        [
+            "Some/touches passed",
+            "Some/chats passed",
+            "Some/refuses what happens by itself passed"
+        ]
+    );
+}
+
+#[test]
 fn a_test_answers_in_the_networks_place() {
     let report = test(
         "return function()

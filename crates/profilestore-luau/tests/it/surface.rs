@@ -45,8 +45,8 @@ fn data_types_have_their_types_and_their_arithmetic() {
         end
         assert(not pcall(function() config.Rare.At.X = 5 end) and not pcall(function() return config.Rare.At.W end))
         assert(not pcall(Vector3.new, 'x') and not pcall(function() return Vector3.one + 1 end))
-        local ok, problem = pcall(function() return RaycastParams.new() end)
-        assert(not ok and problem:find('RaycastParams.new is not emulated here', 1, true))
+        local ok, problem = pcall(function() return SharedTable.new() end)
+        assert(not ok and problem:find('SharedTable.new is not emulated here', 1, true))
         local saved = pcall(game.DataStoreService:GetDataStore('S').SetAsync, game.DataStoreService:GetDataStore('S'), 'k', Vector3.one)
         assert(not saved, 'no data store takes it')",
     );

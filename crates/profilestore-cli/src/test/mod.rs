@@ -18,6 +18,8 @@ mod junit;
 #[cfg(feature = "luau")]
 mod play;
 #[cfg(feature = "luau")]
+mod replay;
+#[cfg(feature = "luau")]
 mod report;
 
 /// Run the tests of a Roblox game: every NAME.spec.luau in its tree
@@ -39,7 +41,8 @@ pub(crate) struct Test {
     /// What decides everything that is random: the same seed gives the same run
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Run each file with so many seeds, from --seed on, until one makes a test fail
+    /// Run each file with so many seeds, from --seed on, until one makes a test fail. The shortest
+    /// command that was found to make it fail again is printed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Run the game's scripts beside the tests, too

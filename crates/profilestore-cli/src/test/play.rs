@@ -9,9 +9,9 @@ use std::{
     thread,
 };
 
-use profilestore_luau::{Game, Plan, SpecOptions, SpecReport, Time, Tree};
+use profilestore_luau::{Game, Plan, PlanError, SpecOptions, SpecReport, Time, Tree};
 
-use super::{Test, coverage, junit, report};
+use super::{Test, coverage, junit, replay::Conditions, report};
 use crate::{
     output::{Failure, Status},
     run::game::{reaching, seconds, tree_of},
@@ -64,7 +64,7 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
     if json {
         report::json(&results)?;
     } else {
-        report::text(test, &results)?;
+        report::text(test, &tree, &results)?;
     }
     if test.coverage {
         coverage::print(&lines, json)?;
@@ -88,13 +88,42 @@ fn write(file: &Path, text: String) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(format!("{} cannot be written: {error}", file.display())))
 }
 
+/// Who comes and goes, by a plan's text, on the one server of a file.
+fn plan_of(text: &str) -> Result<Plan, Failure> {
+    let wrong = |error: PlanError| Failure::Usage(format!("--players: {error}"));
+    let plan = text.parse::<Plan>().map_err(wrong)?;
+    plan.check(1).map_err(wrong)?;
+    Ok(plan)
+}
+
+/// Runs a file's tests once.
+pub(super) fn play(
+    tree: &Arc<Tree>,
+    test: &Test,
+    file: &str,
+    seed: u64,
+    under: &Conditions,
+) -> Result<SpecReport, Failure> {
+    let mut options = SpecOptions::default();
+    options.limit = test.limit;
+    options.only.clone_from(&under.only);
+    options.play = under.play;
+    options.coverage = test.counts();
+    let mut game = Game::builder().time(Time::Virtual).seed(seed).tree(tree.clone());
+    game = game.latency(seconds("--latency", under.latency / 1000.0)?);
+    game = reaching(game.errors(under.errors), &test.allow_http)?;
+    if let Some(plan) = &under.players {
+        game = game.players(plan_of(plan)?);
+    }
+    game.test(file, &options).map_err(|error| Failure::Work(format!("{file}: {error}")))
+}
+
 /// What is to be run: each file with the first seed, then each with the second, and so on. A file
 /// of which a test failed is not run with later seeds.
 struct Jobs<'a> {
     tree: Arc<Tree>,
-    files: Vec<(String, SpecOptions)>,
+    files: Vec<(String, Conditions)>,
     test: &'a Test,
-    plan: Option<Plan>,
     inner: Mutex<Inner>,
 }
 
@@ -116,27 +145,15 @@ impl<'a> Jobs<'a> {
                 test.path.display()
             )));
         }
-        let mut options = SpecOptions::default();
-        options.limit = test.limit;
-        options.play = test.play;
-        options.coverage = test.counts();
         let files = specs
             .into_iter()
             .map(|file| {
-                let mut options = options.clone();
-                // All of a file's tests when it is the file that is meant.
-                options.only = test.only.clone().filter(|only| !file.contains(only.as_str()));
-                (file, options)
+                let under = Conditions::of(test, &file);
+                (file, under)
             })
             .collect();
-        let plan: Option<Plan> = test
-            .players
-            .as_ref()
-            .map(|plan| plan.parse())
-            .transpose()
-            .map_err(|error| Failure::Usage(format!("--players: {error}")))?;
-        if let Some(plan) = &plan {
-            plan.check(1).map_err(|error| Failure::Usage(format!("--players: {error}")))?;
+        if let Some(plan) = &test.players {
+            plan_of(plan)?;
         }
         if !(0.0..=100.0).contains(&test.errors) {
             return Err(Failure::Usage(format!(
@@ -146,7 +163,7 @@ impl<'a> Jobs<'a> {
         }
         seconds("--latency", test.latency / 1000.0)?;
         reaching(Game::builder(), &test.allow_http)?;
-        Ok(Self { tree: tree.clone(), files, test, plan, inner: Mutex::default() })
+        Ok(Self { tree: tree.clone(), files, test, inner: Mutex::default() })
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -189,15 +206,8 @@ impl<'a> Jobs<'a> {
     }
 
     fn play(&self, file: usize, seed: u64) -> Result<Tested, Failure> {
-        let (file, options) = &self.files[file];
-        let mut game = Game::builder().time(Time::Virtual).seed(seed).tree(self.tree.clone());
-        game = game.latency(seconds("--latency", self.test.latency / 1000.0)?);
-        game = reaching(game.errors(self.test.errors), &self.test.allow_http)?;
-        if let Some(plan) = &self.plan {
-            game = game.players(plan.clone());
-        }
-        let report =
-            game.test(file, options).map_err(|error| Failure::Work(format!("{file}: {error}")))?;
+        let (file, under) = &self.files[file];
+        let report = play(&self.tree, self.test, file, seed, under)?;
         Ok(Tested { file: file.clone(), seed, report })
     }
 

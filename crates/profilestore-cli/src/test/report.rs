@@ -1,9 +1,15 @@
 //! What came of tests, for people and for programs.
 
-use profilestore_luau::{Line, Outcome, SpecResult};
+use std::sync::Arc;
+
+use profilestore_luau::{Line, Outcome, SpecResult, Tree};
 use serde_json::json;
 
-use super::{Test, play::Tested};
+use super::{
+    Test,
+    play::Tested,
+    replay::{self, Conditions},
+};
 use crate::output::{Failure, count, json_line, out, text as line};
 
 /// A test's name, with those of the blocks around it.
@@ -11,7 +17,7 @@ pub(super) fn name_of(result: &SpecResult) -> String {
     result.path.join(" > ")
 }
 
-pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
+pub(super) fn text(test: &Test, tree: &Arc<Tree>, results: &[Tested]) -> Result<(), Failure> {
     let mut out = out();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for tested in results {
@@ -29,7 +35,8 @@ pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
         }
         if tested.is_failure() && test.seeds > 1 {
             line(&mut out, format_args!("  fails with seed {}; again:", tested.seed))?;
-            line(&mut out, format_args!("    {}", again(test, tested)))?;
+            let under = replay::shortest(tree, test, tested);
+            line(&mut out, format_args!("    {}", again(test, tested, &under)))?;
         }
     }
     let files = count(results.len() as u64, "file", "files");
@@ -70,26 +77,27 @@ fn without_tabs(text: &str) -> String {
     text.replace('\t', "    ")
 }
 
-/// The command that runs a failure again, as short as it can be.
-fn again(test: &Test, tested: &Tested) -> String {
+/// The command that runs a failure again.
+fn again(test: &Test, tested: &Tested, under: &Conditions) -> String {
+    let only = under.only.as_ref().unwrap_or(&tested.file);
     let mut words = vec![
         "profilestore".to_owned(),
         "test".to_owned(),
         quoted(&test.path.display().to_string()),
     ];
-    words.extend(["--only".to_owned(), quoted(&tested.file), format!("--seed {}", tested.seed)]);
-    if test.play {
+    words.extend(["--only".to_owned(), quoted(only), format!("--seed {}", tested.seed)]);
+    if under.play {
         words.push("--play".to_owned());
     }
-    if let Some(players) = &test.players {
+    if let Some(players) = &under.players {
         words.push(format!("--players {}", quoted(players)));
     }
     for host in &test.allow_http {
         words.push(format!("--allow-http {}", quoted(host)));
     }
     for (option, value, usual) in [
-        ("--latency", test.latency, 0.0),
-        ("--errors", test.errors, 0.0),
+        ("--latency", under.latency, 0.0),
+        ("--errors", under.errors, 0.0),
         ("--limit", test.limit.as_secs_f64(), 600.0),
     ] {
         if value.to_bits() != f64::to_bits(usual) {

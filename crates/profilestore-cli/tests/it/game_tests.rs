@@ -214,6 +214,8 @@ fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
     let ran = place.run(&["test", ".", "--seeds", "1000"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     let again = ran.stdout.lines().find(|line| line.contains("profilestore test")).unwrap();
+    assert!(again.contains("--only 'Luck > has luck'"), "{again}");
+    let again = again.replace("'Luck > has luck'", "Luck.spec");
     let words: Vec<&str> = again.split_whitespace().skip(1).collect();
     let ran = place.run(&words);
     assert!(ran.code == 1 && ran.stdout.contains("no luck"), "{words:?}: {ran:?}");
@@ -222,6 +224,28 @@ fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
         // Those before it hold.
         place.ok(&["test", ".", "--seeds", &seed.to_string()]);
     }
+}
+
+#[test]
+fn a_sweep_prints_the_shortest_command_that_fails_again() {
+    let spec = "return function()
+        it('is fine', function() end)
+        it('is alone', function()
+            task.wait(5)
+            assert(not game.Players:FindFirstChild('Player2'), 'somebody is there')
+        end)
+    end";
+    let place = project(&[("src/Data.spec.luau", spec)]);
+    let players = "1:join@0s,leave@9s;2:join@0s,leave@9s";
+    let options = ["--latency", "50", "--errors", "1", "--play", "--players", players];
+    let ran = place.run(&[&["test", ".", "--seeds", "3"], &options[..]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let again = "profilestore test . --only 'Data > is alone' --seed 0 --players 2:join@0s";
+    assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
+    let shorter = ["test", ".", "--only", "Data > is alone", "--players", "2:join@0s"];
+    let ran = place.run(&shorter);
+    assert!(ran.code == 1 && ran.stdout.contains("somebody is there"), "{ran:?}");
+    assert!(!ran.stdout.contains("1 passed"), "the test alone: {ran:?}");
 }
 
 #[test]

@@ -121,11 +121,7 @@ fn a_test_makes_happen_what_the_engine_would() {
     );
     assert_eq!(
         words(&report),
-        [
-            "Some/touches passed",
-            "Some/chats passed",
-            "Some/refuses what happens by itself passed"
-        ]
+        ["Some/touches passed", "Some/chats passed", "Some/refuses what happens by itself passed"]
     );
 }
 

@@ -280,8 +280,8 @@ export async function finish(page) {
 }
 
 /** Asks until it is so. */
-export async function until(what, is) {
-  for (const end = Date.now() + 60_000; Date.now() < end;) {
+export async function until(what, is, withinMs = 60_000) {
+  for (const end = Date.now() + withinMs; Date.now() < end;) {
     if (await is()) return;
     await new Promise((done) => setTimeout(done, 50));
   }

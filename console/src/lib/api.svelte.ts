@@ -1,7 +1,7 @@
 // The public HTTP API, and nothing else.
 
 import { clock } from "./clock";
-import { type Json, parse, plain } from "./json";
+import { type Json, parse, parseAnswer, plain } from "./json";
 
 /** Why a request did not do what it should. */
 export class Refusal extends Error {
@@ -152,7 +152,7 @@ async function refusal(response: Response, call: Call): Promise<Refusal> {
 export async function ask<T>(call: Call): Promise<Answer<T>> {
   const response = await fetched(call);
   const text = await response.text();
-  const json = text === "" ? null : parse(text);
+  const json = text === "" ? null : parseAnswer(text);
   return { status: response.status, headers: response.headers, body: plain(json) as T, json };
 }
 

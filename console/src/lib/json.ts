@@ -8,9 +8,6 @@ export class Num {
 
 export type Json = null | boolean | string | Num | Json[] | Map<string, Json>;
 
-const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
-const MAX_DEPTH = 512;
-
 /** Why a text is no JSON, and where. */
 export class Malformed extends Error {
   constructor(
@@ -24,106 +21,229 @@ export class Malformed extends Error {
 }
 
 /** The value of a text. Fails with `Malformed`. */
-export function parse(text: string): Json {
-  let at = 0;
-  const fail = () => new Malformed(at, text);
-  const space = () => {
-    for (; ; at++) {
+export const parse = (text: string): Json => new Reader(text, false).all();
+
+/** The value of a server's answer. Its large lists and objects are read when something looks into
+ * them: a profile of 4 MiB is there at once, and most pages look at a few places of it. */
+export const parseAnswer = (text: string): Json => new Reader(text, true).all();
+
+const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+const MAX_DEPTH = 512;
+
+/** A list or an object whose text is at least so long waits until something looks into it. */
+const LARGE = 1 << 16;
+/** Deeper ones do not wait, so that no text is gone through often. */
+const DEEP = 4;
+
+const [QUOTE, BACKSLASH, COLON, COMMA] = [34, 92, 58, 44];
+const [LIST, LIST_END, OBJECT, OBJECT_END] = [91, 93, 123, 125];
+
+type Whole = Json[] | Map<string, Json>;
+
+/** Reads a text from a place on. */
+class Reader {
+  /** Which name came after which one: in a list of objects the names repeat. */
+  private readonly following = new Map<string, string>();
+
+  constructor(
+    private readonly text: string,
+    private readonly mayWait: boolean,
+    private at = 0,
+  ) {}
+
+  all(): Json {
+    const value = this.value(0, this.mayWait);
+    this.code();
+    if (this.at < this.text.length) throw this.wrong();
+    return value;
+  }
+
+  private wrong(): Malformed {
+    return new Malformed(this.at, this.text);
+  }
+
+  /** The next character that is no space. It is not passed. */
+  private code(): number {
+    for (; ; this.at++) {
+      const code = this.text.charCodeAt(this.at);
+      if (code !== 32 && code !== 10 && code !== 13 && code !== 9) return code;
+    }
+  }
+
+  private value(depth: number, mayWait: boolean): Json {
+    const code = this.code();
+    if (depth > MAX_DEPTH) throw this.wrong();
+    if (code === QUOTE) return this.string();
+    if (code === LIST) return this.whole([], depth, mayWait);
+    if (code === OBJECT) return this.whole(new Map<string, Json>(), depth, mayWait);
+    // t, f, n
+    if (code === 116) return this.word("true", true);
+    if (code === 102) return this.word("false", false);
+    if (code === 110) return this.word("null", null);
+    NUMBER.lastIndex = this.at;
+    if (!NUMBER.test(this.text)) throw this.wrong();
+    const from = this.at;
+    this.at = NUMBER.lastIndex;
+    return new Num(this.text.slice(from, this.at));
+  }
+
+  private word(word: string, meaning: Json): Json {
+    if (!this.text.startsWith(word, this.at)) throw this.wrong();
+    this.at += word.length;
+    return meaning;
+  }
+
+  private whole(empty: Whole, depth: number, mayWait: boolean): Whole {
+    if (!mayWait || depth === 0 || depth > DEEP) return this.fill(empty, depth, mayWait);
+    const from = this.at;
+    const { end, size } = this.extent();
+    // What lies in a small one is small.
+    if (end - from < LARGE) return this.fill(empty, depth, false);
+    this.at = end;
+    return waiting(empty, size, () => new Reader(this.text, true, from).fill(empty, depth, true));
+  }
+
+  /** Where the list or object that begins here ends, and how many members it has: one at least. */
+  private extent(): { end: number; size: number } {
+    const { text } = this;
+    let [open, size] = [0, 1];
+    for (let at = this.at; at < text.length; at++) {
       const code = text.charCodeAt(at);
-      if (code !== 32 && code !== 10 && code !== 13 && code !== 9) return;
+      if (code === QUOTE) {
+        for (at++; at < text.length && text.charCodeAt(at) !== QUOTE; at++)
+          if (text.charCodeAt(at) === BACKSLASH) at++;
+      } else if (code === COMMA) size += open === 1 ? 1 : 0;
+      else if (code === LIST || code === OBJECT) open++;
+      else if ((code === LIST_END || code === OBJECT_END) && --open === 0)
+        return { end: at + 1, size };
     }
-  };
-  const string = (): string => {
-    const start = at;
-    for (let end = at + 1; ; end++) {
-      end = text.indexOf('"', end);
-      if (end < 0) throw fail();
-      let back = end - 1;
-      while (text.charCodeAt(back) === 92) back--;
-      if ((end - back) % 2 === 0) continue;
-      at = end + 1;
-      try {
-        return JSON.parse(text.slice(start, at)) as string;
-      } catch {
-        at = start;
-        throw fail();
-      }
-    }
-  };
-  const value = (depth: number): Json => {
-    space();
-    if (depth > MAX_DEPTH) throw fail();
-    const first = text[at];
-    if (first === '"') return string();
-    if (first === "{") {
-      const members = new Map<string, Json>();
-      at++;
-      space();
-      if (text[at] === "}") return (at++, members);
+    throw this.wrong();
+  }
+
+  /** Reads the members of the list or object that begins here. */
+  private fill(empty: Whole, depth: number, mayWait: boolean): Whole {
+    const end = Array.isArray(empty) ? LIST_END : OBJECT_END;
+    let name = "";
+    this.at++;
+    if (this.code() !== end) {
       for (;;) {
-        space();
-        if (text[at] !== '"') throw fail();
-        const name = string();
-        space();
-        if (text[at] !== ":") throw fail();
-        at++;
-        members.set(name, value(depth + 1));
-        space();
-        if (text[at] === "}") return (at++, members);
-        if (text[at] !== ",") throw fail();
-        at++;
+        if (!Array.isArray(empty)) name = this.name(name);
+        const member = this.value(depth + 1, mayWait);
+        if (Array.isArray(empty)) empty.push(member);
+        else empty.set(name, member);
+        const code = this.code();
+        if (code === end) break;
+        if (code !== COMMA) throw this.wrong();
+        this.at++;
       }
     }
-    if (first === "[") {
-      const items: Json[] = [];
-      at++;
-      space();
-      if (text[at] === "]") return (at++, items);
-      for (;;) {
-        items.push(value(depth + 1));
-        space();
-        if (text[at] === "]") return (at++, items);
-        if (text[at] !== ",") throw fail();
-        at++;
+    this.at++;
+    return empty;
+  }
+
+  /** A name and its colon. `before`: the name that stood before it. */
+  private name(before: string): string {
+    if (this.code() !== QUOTE) throw this.wrong();
+    const from = this.at + 1;
+    let name = this.following.get(before);
+    const end = from + (name?.length ?? 0);
+    if (name !== undefined && this.text.startsWith(name, from) && this.isQuote(end))
+      this.at = end + 1;
+    else {
+      name = this.string();
+      // One with escapes stands there in another way.
+      if (this.at === from + name.length + 1) this.following.set(before, name);
+    }
+    if (this.code() !== COLON) throw this.wrong();
+    this.at++;
+    return name;
+  }
+
+  private isQuote(at: number): boolean {
+    return this.text.charCodeAt(at) === QUOTE;
+  }
+
+  private string(): string {
+    const { text } = this;
+    const start = this.at;
+    let isPlain = true;
+    for (let at = start + 1; at < text.length; at++) {
+      const code = text.charCodeAt(at);
+      if (code === QUOTE) {
+        const value = isPlain ? text.slice(start + 1, at) : this.decoded(start, at + 1);
+        this.at = at + 1;
+        return value;
       }
+      if (code === BACKSLASH) at++;
+      if (code === BACKSLASH || code < 32) isPlain = false;
     }
-    for (const [word, meaning] of WORDS) {
-      if (text.startsWith(word, at)) return ((at += word.length), meaning);
+    throw this.wrong();
+  }
+
+  /** A string with escapes, or with what no string may have. */
+  private decoded(start: number, end: number): string {
+    try {
+      return JSON.parse(this.text.slice(start, end)) as string;
+    } catch {
+      throw this.wrong();
     }
-    NUMBER.lastIndex = at;
-    const number = NUMBER.exec(text)?.[0];
-    if (number === undefined) throw fail();
-    at += number.length;
-    return new Num(number);
-  };
-  const all = value(0);
-  space();
-  if (at < text.length) throw fail();
-  return all;
+  }
 }
 
-const WORDS: [string, Json][] = [
-  ["true", true],
-  ["false", false],
-  ["null", null],
-];
+/** A list or an object that is filled when something looks into it; its size is known before. */
+function waiting(empty: Whole, size: number, fill: () => Whole): Whole {
+  const sizeName = Array.isArray(empty) ? "length" : "size";
+  let isFilled = false;
+  const filled = () => {
+    if (!isFilled) {
+      fill();
+      isFilled = true;
+    }
+    return empty;
+  };
+  return new Proxy(empty, {
+    get(_, name) {
+      if (name === sizeName && !isFilled) return size;
+      // A map does not work through a proxy.
+      const member: unknown = Reflect.get(filled(), name, empty);
+      return typeof member === "function" ? member.bind(empty) : member;
+    },
+    has: (_, name) => Reflect.has(filled(), name),
+    ownKeys: () => Reflect.ownKeys(filled()),
+    getOwnPropertyDescriptor: (_, name) => Reflect.getOwnPropertyDescriptor(filled(), name),
+  });
+}
 
-/** The text of a value; with an indent, on lines of its own. */
-export function write(value: Json, indent = "", before = ""): string {
-  if (value instanceof Num) return value.text;
-  if (value === null || typeof value !== "object") return JSON.stringify(value);
-  const inner = before + indent;
-  const isList = Array.isArray(value);
-  const parts = isList
-    ? value.map((item) => write(item, indent, inner))
-    : [...value].map(
-        ([name, member]) =>
-          `${JSON.stringify(name)}:${indent && " "}${write(member, indent, inner)}`,
-      );
-  const [open, close] = isList ? "[]" : "{}";
-  if (parts.length === 0) return `${open}${close}`;
-  if (!indent) return `${open}${parts.join(",")}${close}`;
-  return `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${before}${close}`;
+/** The text of a value; with an indent, on lines of its own. It may end early when it has more
+ * than `most` characters, and has more than these then. */
+export function write(value: Json, indent = "", most = Infinity): string {
+  const pieces: string[] = [];
+  let length = 0;
+  const add = (piece: string) => {
+    pieces.push(piece);
+    length += piece.length;
+  };
+  const put = (value: Json, before: string): void => {
+    if (value instanceof Num) return add(value.text);
+    if (typeof value === "string" && value.length > most)
+      return add(JSON.stringify(value.slice(0, most)));
+    if (value === null || typeof value !== "object") return add(JSON.stringify(value));
+    const open = Array.isArray(value) ? "[" : "{";
+    const close = Array.isArray(value) ? "]" : "}";
+    const inner = before + indent;
+    let between: string = open;
+    for (const [name, member] of value.entries()) {
+      if (length > most) return;
+      add(indent ? `${between}\n${inner}` : between);
+      if (typeof name === "string") add(`${JSON.stringify(name)}:${indent && " "}`);
+      put(member, inner);
+      between = ",";
+    }
+    if (between === open) add(open + close);
+    else add(indent ? `\n${before}${close}` : close);
+  };
+  put(value, "");
+  return pieces.join("");
 }
 
 /** Members whose values are the game's, and stay `Json`. */
@@ -155,7 +275,7 @@ export function plain(value: Json, games = GAMES): unknown {
 // --- places ------------------------------------------------------------------------------------
 
 export const escaped = (part: string | number) =>
-  String(part).replaceAll("~", "~0").replaceAll("/", "~1");
+  typeof part === "number" ? String(part) : part.replaceAll("~", "~0").replaceAll("/", "~1");
 
 /** The parts of a JSON pointer (RFC 6901). */
 export function parts(pointer: string): string[] {
@@ -211,7 +331,7 @@ export function short(value: Json | undefined, most = 80): string {
   if (value === undefined) return "";
   if (value instanceof Map && value.size > 20) return `{ ${value.size} members }`;
   if (Array.isArray(value) && value.length > 20) return `[ ${value.length} items ]`;
-  const text = write(value);
+  const text = write(value, "", most);
   return text.length > most ? `${text.slice(0, most)}…` : text;
 }
 

@@ -173,10 +173,13 @@ test("a profile is taken away only after a second step, which says what is lost"
   await sheet.getByRole("button", { name: "Leave it" }).click();
   assert.equal((await world.read("taken")).held?.job, "eu-1");
   await page.getByRole("button", { name: "Take it away …" }).click();
+  await sheet.getByLabel("Reason").fill("ticket 15");
   await sheet.getByRole("button", { name: "Take it away" }).click();
   await sees(page, "Nobody plays this profile");
   assert.equal((await ended).hasLoss, true);
   assert.equal((await world.read("taken")).data.coins, 0);
+  const { body } = await world.ask("GET", "/v1/audit?profile=PlayerData/taken");
+  assert.ok(body.items.some((one) => one.reason === "ticket 15"), "the reason stands in the log");
   await finish(page);
 });
 
@@ -204,6 +207,33 @@ test("a profile that is played is rolled back as a whole only after a second ste
   await sees(page, "Rolled back.");
   assert.equal((await world.read("rolled")).data.coins, 1);
   await until("the game server was told", () => !profile.isActive);
+  await finish(page);
+});
+
+test("before a rollback it is asked who plays a profile that cannot be read", async () => {
+  await world.put("unread", { coins: 1 });
+  await edit(world, "unread", [{ op: "increase", path: "/coins", by: 9 }], "ticket 7");
+  await world.play("eu-1", ["unread"], { saveWithinMs: 600_000 });
+  const page = await armed("/#/find");
+  const fails = (path) =>
+    page.route(
+      (url) => url.pathname.endsWith(path),
+      (route) => route.fulfill({ status: 500, json: { kind: "damaged", detail: "it is damaged" } }),
+    );
+  await fails("/profiles/unread");
+  const sheet = page.getByRole("dialog");
+  for (const told of ["eu-1 plays it", "Whether it is played could not be read"]) {
+    await open(page, world, at("unread", "rollback?to=1"));
+    await page.getByLabel("Reason").fill("ticket 7");
+    await page.getByRole("button", { name: "Roll the whole profile back …" }).click();
+    await sheet.getByText(told).waitFor();
+    await sheet.getByRole("button", { name: "Leave it" }).click();
+    await sheet.waitFor({ state: "hidden" });
+    await open(page, world, "/#/find");
+    await page.getByRole("heading", { name: "Find a profile" }).waitFor();
+    await fails("/unread/session");
+  }
+  assert.equal((await world.read("unread")).data.coins, 10);
   await finish(page);
 });
 

@@ -406,6 +406,32 @@ test("what is stored of a user is seen, taken out and erased, with a certificate
   await finish(page);
 });
 
+test("of an erasure whose answer is lost it is told where its record is", async () => {
+  world.import([["of-270", { coins: 1 }, [270]]]);
+  const page = await armed("/#/users?user=270");
+  const erase = async () => {
+    await page.getByLabel("Reason").fill("request of the user");
+    await page.getByRole("button", { name: "Erase user 270 …" }).click();
+    await page.getByRole("dialog").getByRole("textbox").fill("270");
+    await page.getByRole("dialog").getByRole("button", { name: "Erase" }).click();
+  };
+  // The server has erased the user, and the page does not know.
+  await page.route("**/erasures?*", async (route) => {
+    await route.fetch();
+    await route.abort();
+  });
+  await erase();
+  await sees(page, "An erasure before has given no certificate");
+  assert.equal((await world.ask("GET", profilePath("of-270"))).status, 404);
+  await page.unroute("**/erasures?*");
+  await erase();
+  await sees(page, "0 profiles are erased");
+  const certificate = page.getByRole("region", { name: "Certificate" });
+  await certificate.getByRole("link", { name: "the audit log" }).click();
+  await page.locator("tr[data-operation]", { hasText: "PlayerData/of-270" }).first().waitFor();
+  await finish(page);
+});
+
 test("roles without the right are not offered export and erasure", async () => {
   world.import([["of-300", { coins: 1 }, [300]]]);
   await world.newMember("vera", "viewer");

@@ -7,10 +7,10 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-041pXbeI.js",
+        path: "/assets/index-BTcjkfMZ.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-041pXbeI.js"),
-        packed: include_bytes!("assets-index-041pXbeI.js.gz"),
+        plain: include_bytes!("assets-index-BTcjkfMZ.js"),
+        packed: include_bytes!("assets-index-BTcjkfMZ.js.gz"),
     },
     File {
         path: "/assets/index-ClxVFqZU.css",

@@ -194,7 +194,10 @@ async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status,
 
 /// The entry of an operation itself, and not one of those about each of its profiles; of an
 /// operation without such an entry, the first one.
-async fn own_entry(store: &Store, operation: Uuid) -> Result<Option<AuditEntry>, Failure> {
+pub(crate) async fn own_entry(
+    store: &Store,
+    operation: Uuid,
+) -> Result<Option<AuditEntry>, Failure> {
     // All that began in the same millisecond. Edits of many profiles are stepped over there.
     let began_ms = began_ms(operation);
     let mut query = AuditQuery {

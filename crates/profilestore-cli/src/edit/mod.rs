@@ -153,42 +153,6 @@ impl EditCommand {
         }
     }
 
-    /// Undoes an operation, once: one that was broken off is gone on with.
-    async fn undo_of(
-        &self,
-        app: &App,
-        file: Store,
-        of: Uuid,
-        by: Attribution,
-    ) -> Result<Status, Failure> {
-        let broken_off = match undo::newest(&file, of).await? {
-            Some(begun) if begun.outcome == AuditOutcome::Pending => Some(begun.operation),
-            Some(undone) if !self.again => return Err(undo::refused(of, &undone)),
-            _ => None,
-        };
-        let question = match broken_off {
-            Some(begun) => format!("go on to undo operation {of}, with operation {begun}?"),
-            None => format!("undo operation {of}?"),
-        };
-        if !self.yes && !ask(&question)? {
-            return Err(Failure::Work(format!("not undone: operation=`{of}`")));
-        }
-        let booked = AuditQuery { operation: Some(of), ..AuditQuery::default() };
-        let booked = audit_entries(&*file, &booked).await.map_err(failure)?;
-        let undo = match broken_off {
-            Some(begun) => BulkEdit::resume(&*file, begun).await.map_err(failure)?,
-            None => BulkEdit::undo(Env::system().uuid(), of),
-        };
-        let status = self.bulk(app, file, undo, by, None).await?;
-        if booked.entries.is_empty() && booked.unreadable.is_empty() {
-            return Err(Failure::NotFound(format!(
-                "the audit log has no such operation; if it is still on its way, it will not take \
-                    effect: operation=`{of}`"
-            )));
-        }
-        Ok(status)
-    }
-
     /// A name that would narrow something down, and does not, is none of this command line.
     fn check_names(&self) -> Result<(), Failure> {
         let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));

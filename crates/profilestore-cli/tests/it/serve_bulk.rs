@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use profilestore::env::Env;
+use profilestore::{
+    ProfileKey,
+    data_store::{DataStoreExt as _, Returning, SqliteOptions, SqliteStore},
+    env::Env,
+    key::RESERVED_STORE,
+};
 use profilestore_testbed::GameClient;
 use serde_json::json;
 
@@ -154,4 +159,57 @@ async fn undo(stage: &Stage<'_>, server: &Running, key: &str, path: &str) {
     assert_eq!((&view["state"], &view["counts"]["refused"]), (&json!("done"), &json!(0)), "{view}");
     assert_eq!(stage.count("/Coins = 100"), PROFILES + 1);
     assert_eq!(asked(server, key, "GET", path, "", "")["state"], "undone");
+}
+
+/// Waits until an operation runs no more.
+async fn ended(server: &Running, key: &str, id: &str) {
+    while asked(server, key, "GET", &format!("/v1/edits/{id}"), "", "")["state"] == "running" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// They looked at different places whether an operation is undone, so of two undos that began at
+/// the same moment both began.
+#[tokio::test]
+async fn the_program_and_the_server_book_an_undo_at_the_same_place() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(100))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let stage = Stage { place: &place, store: None };
+    let server = stage.serve();
+    let key = server.key.clone().unwrap();
+    let edit = json!({
+        "store": "PlayerData",
+        "operations": [{ "op": "increase", "path": "/Coins", "by": 5 }],
+    });
+    let [first, second, undo, refused] = [(); 4].map(|()| Env::system().uuid().to_string());
+    for id in [&first, &second] {
+        asked(&server, &key, "POST", "/v1/edits", &edit.to_string(), id);
+        ended(&server, &key, id).await;
+    }
+    assert_eq!(stage.count("/Coins = 110"), 1);
+    let by_program = place.json(&["edit", "--undo", &first, "--yes", "--json"]);
+    asked(&server, &key, "POST", &format!("/v1/edits/{second}/undo"), "", &undo);
+    ended(&server, &key, &undo).await;
+    assert_eq!(stage.count("/Coins = 100"), 1);
+    // Each finds what the other one has booked.
+    let more = format!("Idempotency-Key: {refused}\r\n");
+    let path = format!("/v1/edits/{first}/undo");
+    let (status, body) = server.ask(&key, "POST", &path, &more, "");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["undone_by"]), (409, &by_program["operation"]), "{body}");
+    let ran = place.run(&["edit", "--undo", &second, "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains(&format!("--undo {undo}.")), "{ran:?}");
+    assert_eq!(stage.count("/Coins = 100"), 1);
+    // A later one takes the place of the note.
+    place.json(&["edit", "--undo", &second, "--again", "--yes", "--json"]);
+    assert_eq!(stage.count("/Coins = 95"), 1);
+    let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default()).unwrap();
+    for (undone, version) in [(&first, 1), (&second, 2)] {
+        let note = ProfileKey::new(RESERVED_STORE, "undone", undone).unwrap();
+        let (_, note) = store.read_one(&note, Returning::HEAD).await.unwrap();
+        assert_eq!(note.version, version);
+    }
+    drop(store);
+    assert_eq!(server.stop(), 0);
 }

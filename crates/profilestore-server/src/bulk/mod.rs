@@ -25,6 +25,7 @@ use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
+use undone::Undone;
 use uuid::Uuid;
 
 use crate::{
@@ -61,6 +62,7 @@ const PAGE: usize = 500;
 /// The operations of a store, and the runs of this process.
 pub(crate) struct BulkEdits {
     shelf: Shelf,
+    undone: Undone,
     store: Arc<dyn DataStore>,
     server: GameServer,
     env: Env,
@@ -91,8 +93,9 @@ impl Which {
 impl BulkEdits {
     pub(crate) fn new(store: Arc<dyn DataStore>, server: GameServer, env: Env) -> Arc<Self> {
         let shelf = Shelf::new(store.clone(), env.clone(), SCOPE);
+        let undone = Undone::new(store.clone(), env.clone());
         let leaves = watch::Sender::new(false);
-        Arc::new(Self { shelf, store, server, env, runs: Mutex::default(), leaves })
+        Arc::new(Self { shelf, undone, store, server, env, runs: Mutex::default(), leaves })
     }
 
     /// All operations, newest first.
@@ -146,19 +149,19 @@ impl BulkEdits {
             timely(&record)?;
             let mut changes = vec![self.shelf.write(&name, version, &record)?];
             if let Some(of) = record.undoes {
+                let seen = self.undone.look(of).await?;
                 let kept = self.shelf.read::<Record>(&of.to_string()).await?;
+                let by = kept.value.as_ref().and_then(|undone| undone.undone_by).or(seen.by);
+                if let Some(by) = by {
+                    return Err(already_undone(of, by));
+                }
                 if let Some(mut undone) = kept.value {
-                    let by = match undone.undone_by {
-                        None => undone::in_the_log(&*self.store, of).await?,
-                        by => by,
-                    };
-                    if let Some(by) = by {
-                        return Err(already_undone(of, by));
-                    }
                     undone.undone_by = Some(record.operation);
                     undone.goes_on = false;
                     changes.push(self.shelf.write(&of.to_string(), kept.version, &undone)?);
                 }
+                let by = Attribution::new(&*record.author).because(&*record.reason);
+                changes.extend(self.undone.begin(of, &seen, record.operation, by)?);
             }
             if self.shelf.commit(changes).await? {
                 self.run(&record, work);

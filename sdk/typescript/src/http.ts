@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { failure, fromServer, inWords, ProfileError, quiet } from "./errors.js";
 import { HALVES, members, parse, stringify, type Numbers } from "./json.js";
+import { text } from "./options.js";
 import type { Table } from "./session/beside.js";
 import type { User } from "./session/users.js";
 
@@ -130,8 +131,11 @@ export class Http {
     readonly url: string,
     readonly key: string,
   ) {
+    if (!/^https?:\/\//.test(text("url", url)) || !URL.canParse(url)) {
+      throw failure("invalid", "an address begins with http:// or https://");
+    }
     // Such as one from a file, with the end of its line.
-    if (typeof key !== "string" || !/^[\x21-\x7e]+$/.test(key)) {
+    if (!/^[\x21-\x7e]+$/.test(text("key", key))) {
       throw failure("invalid", "a key has letters, digits and underscores, and no space");
     }
   }
@@ -149,6 +153,7 @@ export class Http {
     path: string,
     { query = {}, headers, body, type }: Call,
   ): Promise<string> {
+    refuseDots(path);
     const url = new URL(this.url.replace(/\/+$/, "") + path);
     for (const [name, value] of Object.entries(query)) {
       if (value !== undefined) url.searchParams.set(name, String(value));
@@ -156,7 +161,7 @@ export class Http {
     const until = Date.now() + CALL_MS;
     for (;;) {
       let response: Response;
-      let text: string;
+      let answer: string;
       try {
         response = await fetch(url, {
           method,
@@ -168,12 +173,12 @@ export class Http {
           ...(body === undefined ? {} : { body }),
           signal: AbortSignal.timeout(CALL_MS),
         });
-        text = await response.text();
+        answer = await response.text();
       } catch (thrown) {
         throw failure("unavailable", `${method} ${path}: ${inWords(thrown)}`, thrown);
       }
-      if (response.status < 400) return text;
-      const refused = fromServer(text, response.status);
+      if (response.status < 400) return answer;
+      const refused = fromServer(answer, response.status);
       const wait = retryAfterMs(response);
       // Nothing was done, so whatever the request is, it can be sent again.
       if (refused.kind !== TOO_MANY || Date.now() + wait > until) throw refused;
@@ -183,8 +188,8 @@ export class Http {
 
   async #json<R>(method: string, path: string, call: Call = {}, data: Numbers = PLAIN): Promise<R> {
     const body: Record<string, unknown> = {};
-    for (const [name, text] of members(await this.#call(method, path, call))) {
-      body[name] = parse(text, OF_GAME.has(name) ? data : PLAIN);
+    for (const [name, value] of members(await this.#call(method, path, call))) {
+      body[name] = parse(value, OF_GAME.has(name) ? data : PLAIN);
     }
     return body as R;
   }
@@ -214,7 +219,7 @@ export class Http {
 
   /** The profiles of a store. The query's members are in the server's `/docs`. */
   list(store: string, query: Call["query"] = {}): Promise<Page<Record<string, unknown>>> {
-    return quiet(this.#json("GET", `/v1/stores/${encodeURIComponent(store)}/profiles`, { query }));
+    return quiet(this.#json("GET", `/v1/stores/${part("store", store)}/profiles`, { query }));
   }
 
   /** A profile's versions, the newest first. */
@@ -228,7 +233,7 @@ export class Http {
     which: number | string | Date,
     numbers: Numbers = PLAIN,
   ): Promise<StoredProfile<T>> {
-    const name = encodeURIComponent(named(which));
+    const name = part("which", named(which));
     return quiet(this.#json("GET", `${path(at)}/versions/${name}`, {}, numbers));
   }
 
@@ -304,16 +309,27 @@ export class Http {
   }
 }
 
+/** A part of a path. */
+function part(what: string, name: unknown): string {
+  const given = text(what, name);
+  if (given.search(HALVES) < 0) return encodeURIComponent(given);
+  throw failure("invalid", "half of a character (a lone surrogate) is in a name");
+}
+
 function path({ store, scope, key }: Address): string {
-  // A URL takes them for steps up.
-  for (const name of [store, scope, key]) {
-    if (name === "." || name === "..")
-      throw failure("invalid", `a name in an address cannot be \`${name}\``);
-    if (typeof name === "string" && name.search(HALVES) >= 0)
-      throw failure("invalid", "half of a character (a lone surrogate) is in a name");
-  }
-  const within = scope === undefined ? "" : `/scopes/${encodeURIComponent(scope)}`;
-  return `/v1/stores/${encodeURIComponent(store)}${within}/profiles/${encodeURIComponent(key)}`;
+  const within = scope === undefined ? "" : `/scopes/${part("scope", scope)}`;
+  const of = `/v1/stores/${part("store", store)}${within}/profiles/${part("key", key)}`;
+  refuseDots(of);
+  return of;
+}
+
+/** A URL takes the parts `.` and `..` away, and would name something else. */
+function refuseDots(path: string): void {
+  const [resource = ""] = path.split(/[?#]/);
+  const dots = resource.split(/[/\\]/).find((one) => /^(\.|%2e){1,2}$/i.test(one));
+  if (dots === undefined) return;
+  const detail = `over HTTP no store, scope or key is called \`${dots}\``;
+  throw failure("invalid", `${detail}; the program \`profilestore\` takes such names`);
 }
 
 function retryAfterMs(response: Response): number {
@@ -326,5 +342,7 @@ function expected(etag: string | undefined): Record<string, string> {
 }
 
 function named(which: number | string | Date): string {
-  return which instanceof Date ? `@${which.toISOString()}` : String(which);
+  if (!(which instanceof Date)) return String(which);
+  if (Number.isNaN(which.getTime())) throw failure("invalid", "the date is none");
+  return `@${which.toISOString()}`;
 }

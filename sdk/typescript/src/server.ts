@@ -5,6 +5,7 @@ import { failure, quiet } from "./errors.js";
 import { call, type Report } from "./events.js";
 import type { ResumedAs, SessionFrame } from "./frames.js";
 import { Http } from "./http.js";
+import { calls, frameMs, text, timeMs, whole } from "./options.js";
 import type { Profile } from "./session/profile.js";
 import { Store, type Shop, type StoreOptions } from "./store.js";
 import { transact, type AnyProfile, type DataOf, type TransactionOptions } from "./transaction.js";
@@ -29,11 +30,14 @@ export interface ConnectOptions {
  * dies, the sessions go on at another.
  */
 export function connect(url: string | readonly string[], options: ConnectOptions): Promise<Server> {
-  const urls = typeof url === "string" ? [url] : [...url];
-  if (urls.length === 0 || !urls.every((one) => /^wss?:\/\//.test(one) && URL.canParse(one))) {
-    return quiet(Promise.reject(failure("invalid", "an address begins with ws:// or wss://")));
-  }
+  const urls = typeof url === "object" && url !== null ? [...url] : [url];
   return quiet(Server.open(urls, options));
+}
+
+function checkUrls(urls: readonly string[]): void {
+  const isUrl = (url: string) => /^wss?:\/\//.test(text("url", url)) && URL.canParse(url);
+  if (urls.length > 0 && urls.every(isUrl)) return;
+  throw failure("invalid", "an address begins with ws:// or wss://");
 }
 
 const CLOSE_MS = 30_000;
@@ -52,7 +56,13 @@ export class Server implements Holder {
   #closing: Promise<Profile<unknown>[]> | undefined;
 
   private constructor(urls: readonly string[], options: ConnectOptions) {
-    const { key, job, place = 0, leaseMs, connectMs = 10_000 } = options;
+    checkUrls(urls);
+    if (options.onFault !== undefined) calls("onFault", options.onFault);
+    const key = text("key", options.key);
+    const job = text("job", options.job);
+    const place = whole("place", options.place) ?? 0;
+    const leaseMs = frameMs("leaseMs", options.leaseMs);
+    const connectMs = timeMs("connectMs", options.connectMs ?? 10_000);
     const told = options.onFault ?? ((fault: unknown) => console.error("profilestore:", fault));
     const report: Report = (fault) =>
       call(
@@ -131,7 +141,13 @@ export class Server implements Holder {
   close({ timeoutMs = CLOSE_MS }: { timeoutMs?: number | undefined } = {}): Promise<
     Profile<unknown>[]
   > {
-    return (this.#closing ??= quiet(this.#close(timeoutMs)));
+    if (this.#closing !== undefined) return this.#closing;
+    try {
+      timeMs("timeoutMs", timeoutMs);
+    } catch (error) {
+      return quiet(Promise.reject(error as Error));
+    }
+    return (this.#closing = quiet(this.#close(timeoutMs)));
   }
 
   async #close(timeoutMs: number): Promise<Profile<unknown>[]> {

@@ -5,6 +5,7 @@ import type { Report } from "./events.js";
 import { compose } from "./frames.js";
 import { messageId, type Http, type Page, type StoredProfile, type Version } from "./http.js";
 import { parse, stringify, type Numbers } from "./json.js";
+import { calls, frameMs, text, timeMs, whole } from "./options.js";
 import { Beside } from "./session/beside.js";
 import { Document } from "./session/document.js";
 import { put } from "./session/edit.js";
@@ -46,6 +47,9 @@ export interface StartOptions {
 /** When an end is tried again that the server could not do. */
 const AGAIN_MS = 1000;
 
+/** Within what time a change is stored by default. */
+const SAVE_WITHIN_MS = 5000;
+
 /** What a store needs of the server it belongs to. */
 export interface Shop extends Bench {
   /** Calls off the start with this number. */
@@ -73,7 +77,12 @@ export class Store<T> {
     /** @internal */
     readonly shop: Shop,
   ) {
-    this.scope = options.scope ?? "global";
+    text("name", name);
+    this.scope = text("scope", options.scope ?? "global");
+    if (options.check !== undefined) calls("check", options.check);
+    timeMs("saveWithinMs", options.saveWithinMs ?? SAVE_WITHIN_MS);
+    whole("dataVersion", options.dataVersion);
+    whole("readableFrom", options.readableFrom);
     this.#numbers = { bigint: options.bigint ?? false };
     this.#template = stringify(options.template, this.#numbers);
   }
@@ -83,7 +92,12 @@ export class Store<T> {
    * profile is this game server's until `end`, or until its event `end`.
    */
   start(key: string, options: StartOptions = {}): Promise<Profile<T>> {
-    return quiet(this.#start(key, options));
+    try {
+      const timeoutMs = frameMs("timeoutMs", options.timeoutMs);
+      return quiet(this.#start(text("key", key), { ...options, timeoutMs }));
+    } catch (error) {
+      return quiet(Promise.reject(error as Error));
+    }
   }
 
   #start(key: string, { signal, whenHeld, timeoutMs }: StartOptions): Promise<Profile<T>> {
@@ -141,7 +155,7 @@ export class Store<T> {
     key: string,
     started: { s: number; epoch: number; version: number; data: string; meta: string },
   ): Profile<T> {
-    const { check, reconcile, saveWithinMs = 5000 } = this.options;
+    const { check, reconcile, saveWithinMs = SAVE_WITHIN_MS } = this.options;
     const beside = new Beside(started.meta, this.#numbers);
     const document = new Document<T>(started.data, this.#numbers, check, beside);
     if (reconcile === true) {
@@ -171,8 +185,8 @@ export class Store<T> {
 
   /** A message to a profile, for a transaction. Its id makes it once: `TIME:NAME`. */
   gift(key: string, message: unknown, id: string = messageId()): Gift {
-    const text = stringify(message, this.#numbers);
-    return { store: this.name, scope: this.scope, key, id, message: text };
+    const to = { store: this.name, scope: this.scope, key: text("key", key), id: text("id", id) };
+    return { ...to, message: stringify(message, this.#numbers) };
   }
 
   /**

@@ -2,6 +2,7 @@
 import { failure, isPromise, quiet, type ProfileError } from "./errors.js";
 import { compose } from "./frames.js";
 import { parse, stringify } from "./json.js";
+import { frameMs } from "./options.js";
 import { framed, type Draft } from "./session/document.js";
 import type { Profile } from "./session/profile.js";
 import type { Wire } from "./session/saver.js";
@@ -52,6 +53,7 @@ export async function transact<R>(
   change: (data: unknown[]) => R,
   { gifts = [], deadlineMs }: TransactionOptions,
 ): Promise<R> {
+  const deadline = frameMs("deadlineMs", deadlineMs);
   const { parts, result } = prepare(profiles, change);
   const thaw = () => parts.forEach(({ profile }) => profile.thaw(undefined, undefined));
   await Promise.all(profiles.map((profile) => profile.settled()));
@@ -69,7 +71,7 @@ export async function transact<R>(
   const drafts: Draft[] = parts.map(({ profile, text }) => ({ ...profile.pending(), text }));
   let versions: number[];
   try {
-    versions = await send(bench, parts, drafts, gifts, deadlineMs);
+    versions = await send(bench, parts, drafts, gifts, deadline);
   } catch (error) {
     thaw();
     throw error;
@@ -83,7 +85,9 @@ function prepare<R>(
   profiles: readonly Profile<unknown>[],
   change: (data: unknown[]) => R,
 ): { parts: Frozen[]; result: R } {
-  if (profiles.length === 0) throw failure("invalid", "a transaction has at least one profile");
+  if (!Array.isArray(profiles) || profiles.length === 0) {
+    throw failure("invalid", "a transaction has a list of at least one profile");
+  }
   if (new Set(profiles).size !== profiles.length) {
     throw failure("invalid", "a profile is named twice");
   }

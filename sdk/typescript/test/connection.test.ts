@@ -74,6 +74,15 @@ test("a frame without what belongs to it ends the connection, and not the game",
   await server.close();
 });
 
+test("a close with a time that is none is refused, and the game server stays open", async () => {
+  const server = await open(await Host.start());
+  for (const timeoutMs of [5n as unknown as number, NaN]) {
+    await assert.rejects(server.close({ timeoutMs }), { kind: "invalid" });
+  }
+  assert.equal(server.isConnected, true);
+  assert.deepEqual(await server.close(), []);
+});
+
 test("a start that is called off without a connection is called off on the next", async () => {
   const host = await Host.start();
   const server = await open(host);

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { activeUntil, Ahead, Belief } from "../dist/belief.js";
 import { ProfileError } from "../dist/errors.js";
 import { compose, read } from "../dist/frames.js";
-import { Http, operationId } from "../dist/http.js";
+import { operationId } from "../dist/http.js";
 import { members, parse, stringify } from "../dist/json.js";
 import { Beside } from "../dist/session/beside.js";
 import { Document } from "../dist/session/document.js";
@@ -139,16 +139,6 @@ test("what the server cannot store is refused at the change, and what it can is 
     assert.throws(() => stringify(value, exact), { kind: "invalid" });
   }
   assert.equal(stringify([2n ** 64n - 1n], exact), "[18446744073709551615]");
-});
-
-test("a name that a URL takes for a step up is no address", async () => {
-  const http = new Http("http://127.0.0.1:1", "ps_0_0");
-  for (const at of [
-    { store: "S", scope: "..", key: "k" },
-    { store: "S", key: "." },
-  ]) {
-    await assert.rejects(async () => http.send(at, 1), { kind: "invalid" });
-  }
 });
 
 test("strings and odd names pass as they are", () => {

@@ -54,10 +54,14 @@ def read(text: str) -> Frame:
     raise failure("invalid", "this is no frame")
 
 
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def compose(name: str, body: Mapping[str, Any], raw: Mapping[str, str] | None = None) -> str:
     """One frame. ``raw`` are members that are JSON texts already; None is left out."""
     members = [
-        f"{json.dumps(member)}:{json.dumps(value, ensure_ascii=False, separators=(',', ':'))}"
+        f'"{member}":{_json(value)}'
         for member, value in body.items()
         if value is not None
     ]

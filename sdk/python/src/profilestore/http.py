@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import ProfileError, failure, from_server, in_words
 from .jsontext import exact, read, stringify
+from .options import text
 
 CALL_S = 60.0
 
@@ -51,12 +52,8 @@ class Address:
     @property
     def path(self) -> str:
         """Its resource over HTTP."""
-        try:
-            within = "" if self.scope is None else f"/scopes/{quote(self.scope, safe='')}"
-            store, key = quote(self.store, safe=""), quote(self.key, safe="")
-        except UnicodeEncodeError as error:
-            detail = f"half of a character (a lone surrogate) is in a name: {error.object[:50]!r}"
-            raise failure("invalid", detail) from error
+        within = "" if self.scope is None else f"/scopes/{_part('scope', self.scope)}"
+        store, key = _part("store", self.store), _part("key", self.key)
         return f"/v1/stores/{store}{within}/profiles/{key}"
 
 
@@ -64,8 +61,10 @@ class Http:
     """Calls to a server, such as ``http://127.0.0.1:7400``. Each uses a thread while it waits."""
 
     def __init__(self, url: str, key: str) -> None:
+        if not _is_address(text("url", url)):
+            raise failure("invalid", "an address begins with http:// or https://")
         # Such as one from a file, with the end of its line.
-        if type(key) is not str or not re.fullmatch("[\x21-\x7e]+", key):
+        if not re.fullmatch("[\x21-\x7e]+", text("key", key)):
             raise failure("invalid", "a key has letters, digits and underscores, and no space")
         self.url, self.key = url.rstrip("/"), key
 
@@ -83,6 +82,7 @@ class Http:
         Any resource that ``/docs`` of the server names. Answers with the text. When the key sends
         more than it may, it waits as long as the server says, for 60 s at most.
         """
+        _check_path(path)
         asked = {
             name: str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in (query or {}).items()
@@ -96,14 +96,17 @@ class Http:
         until = time.monotonic() + CALL_S
         while True:
             try:
-                status, text, after = await asyncio.to_thread(
+                status, answer, after = await asyncio.to_thread(
                     self._call, method, target, all_headers, encoded
                 )
             except (OSError, http.client.HTTPException) as error:
                 raise failure("unavailable", f"{method} {path}: {in_words(error)}") from error
+            except ValueError as error:
+                # Such as a header that is not ASCII.
+                raise failure("invalid", f"{method} {path}: {in_words(error)}") from error
             if status < 400:
-                return text
-            refused = from_server(text, status)
+                return answer
+            refused = from_server(answer, status)
             # Nothing was done, so whatever the request is, it can be sent again.
             if refused.kind != TOO_MANY or time.monotonic() + after > until:
                 raise refused
@@ -119,7 +122,8 @@ class Http:
         try:
             connection.request(method, url.path + target, body, dict(headers))
             response = connection.getresponse()
-            return response.status, response.read().decode(), _seconds(response)
+            body_of = response.read().decode("utf-8", "replace")
+            return response.status, body_of, _seconds(response)
         finally:
             connection.close()
 
@@ -154,7 +158,7 @@ class Http:
 
     async def list(self, store: str, **query: str | int | bool | None) -> Answer:
         """A page of a store's profiles: ``items`` and ``next_page_token``."""
-        return await self._json("GET", f"/v1/stores/{quote(store, safe='')}/profiles", query=query)
+        return await self._json("GET", f"/v1/stores/{_part('store', store)}/profiles", query=query)
 
     async def versions(self, at: Address, **query: str | int | bool | None) -> Answer:
         """A page of a profile's earlier versions."""
@@ -162,7 +166,7 @@ class Http:
 
     async def version(self, at: Address, which: Which) -> Answer:
         """An earlier version: by its number, its label, or as it was at a time."""
-        answer = await self._json("GET", f"{at.path}/versions/{quote(_named(which), safe='')}")
+        answer = await self._json("GET", f"{at.path}/versions/{_part('which', _named(which))}")
         exact([answer.get(name) for name in OF_GAME])
         return answer
 
@@ -237,6 +241,34 @@ class Http:
         """
         query = {"steal": steal, "epoch": epoch, "reason": reason}
         return await self._json("DELETE", f"{at.path}/session", query=query)
+
+
+def _part(what: str, name: object) -> str:
+    """A part of a path."""
+    try:
+        part = quote(text(what, name), safe="")
+    except UnicodeEncodeError as error:
+        detail = f"half of a character (a lone surrogate) is in a name: {error.object[:50]!r}"
+        raise failure("invalid", detail) from error
+    return part
+
+
+def _check_path(path: str) -> None:
+    """What takes the parts ``.`` and ``..`` away, such as a proxy, would name something else."""
+    if not re.fullmatch("[\x21-\x7e]+", path):
+        raise failure("invalid", f"the parts of a path are quoted (urllib.parse.quote): {path!r}")
+    for part in re.split("[/\\\\]", re.split("[?#]", path)[0]):
+        if re.fullmatch(r"(\.|%2e){1,2}", part, re.IGNORECASE):
+            detail = f"over HTTP no store, scope or key is called `{part}`"
+            raise failure("invalid", f"{detail}; the program `profilestore` takes such names")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False  # Its port is no number.
 
 
 def _seconds(response: http.client.HTTPResponse) -> float:

@@ -17,6 +17,7 @@ from .events import End, Events, MessageFailed, Received, Release, Report, call
 from .frames import Asker, ByServer, Frame, asker_of, server_of
 from .futures import fail, quiet, shared, succeed
 from .jsontext import exact, parse, stringify
+from .options import calls, one_of
 from .request import Request
 from .saver import Saver
 from .users import User
@@ -29,6 +30,9 @@ MOST_WAITING = 1000
 
 AGAIN_S = 1.0
 """When a profile that was asked for is let go again, if the server could not do it."""
+
+
+EVENTS = ("end", "release", "save-failed", "message-failed")
 
 
 class Opened(NamedTuple):
@@ -244,6 +248,8 @@ class Profile(Generic[T]):
         stored; the data stays as it is, and the next change tries again. ``message-failed``: a
         handler raised. The function that comes back takes the handler away.
         """
+        one_of("name", EVENTS, name)
+        calls("handler", handler)
         return self._events.on(name, handler)
 
     def on_message(
@@ -253,6 +259,7 @@ class Profile(Generic[T]):
         What messages with this ``type`` do to the data; None: all without a handler of their own.
         The effect and the receipt are stored in one commit: each message has its effect once.
         """
+        calls("handler", handler)
         self._handlers[kind] = handler
         self._process_all()
 
@@ -261,6 +268,7 @@ class Profile(Generic[T]):
         A last change of the data before `end` and before a hand-over. It is made once, however
         often the hand-over is tried, unless the data was changed in between.
         """
+        calls("change", change)
         self._last_save.append(change)
         self._last_revision = None
 

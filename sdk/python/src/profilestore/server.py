@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from .events import Report, log, tell
 from .frames import Frame
 from .futures import running
 from .http import Http
+from .options import calls, seconds, text, whole
 from .profile import Profile
 from .request import Request
 from .store import Store, StoreOptions
@@ -41,9 +42,16 @@ async def connect(
     take the profiles, 10,000 or more. ``on_fault`` is told of what has no caller to be told, such
     as an error of a handler; otherwise the log ``profilestore`` is.
     """
-    urls = [url] if isinstance(url, str) else list(url)
+    is_one = isinstance(url, (str, bytes)) or not isinstance(url, Iterable)
+    urls = [text("url", one) for one in ([url] if is_one else url)]
     if not urls or not all(one.startswith(("ws://", "wss://")) for one in urls):
         raise failure("invalid", "an address begins with ws:// or wss://")
+    text("key", key)
+    text("job", job)
+    whole("place", place)
+    whole("lease_ms", lease_ms)
+    seconds("connect_timeout", connect_timeout)
+    calls("on_fault", on_fault)
     server = Server(Options(urls, key, job, place, lease_ms, connect_timeout), on_fault)
     await server._connection.open()
     return server
@@ -102,6 +110,13 @@ class Server:
         version of the data that the program writes; older programs leave it alone, unless
         ``readable_from`` says that theirs can read it.
         """
+        text("name", name)
+        text("scope", scope)
+        seconds("save_within", save_within)
+        whole("data_version", data_version)
+        whole("readable_from", readable_from)
+        if check is not None:
+            calls("check", check)
         options = StoreOptions(scope, reconcile, check, save_within, data_version, readable_from)
         return Store(name, template, options, self)
 
@@ -117,11 +132,13 @@ class Server:
         Changes several profiles of this game server together, and sends gifts with it: all of it or
         nothing. ``change`` gets the data of each. The profiles cannot be changed until it is done.
         """
+        whole("deadline_ms", deadline_ms)
         parts, result = prepare(profiles, change)
         return transact(self, parts, result, gifts, deadline_ms)
 
     async def close(self, timeout: float = CLOSE_S) -> list[Profile[Any]]:
         """Ends all sessions, and then the connection. The profiles that were not saved."""
+        seconds("timeout", timeout)
         # It may have been cancelled with all other tasks.
         if self._closing is None or self._closing.cancelled():
             self._closing = running(self._close(timeout))

@@ -14,6 +14,7 @@ from .frames import Frame, compose
 from .futures import fail, quiet, succeed
 from .http import Address, Answer, Http, Which, message_id
 from .jsontext import stringify
+from .options import frame_ms, text
 from .profile import Opened, Profile
 from .profile import Wire as ProfileWire
 from .request import Request
@@ -78,9 +79,9 @@ class Store(Generic[T]):
             "s": s,
             "store": self.name,
             "scope": self.scope,
-            "key": key,
+            "key": text("key", key),
             "when_held": when_held,
-            "timeout_ms": None if timeout is None else int(timeout * 1000),
+            "timeout_ms": frame_ms("timeout", timeout),
             "data_version": options.data_version,
             "readable_from": options.readable_from,
         }
@@ -152,7 +153,8 @@ class Store(Generic[T]):
 
     def gift(self, key: str, message: object, id: str | None = None) -> Gift:
         """A message to a profile, for a transaction. Its id makes it once: ``TIME:NAME``."""
-        return Gift(self.name, self.scope, key, id or message_id(), stringify(message))
+        name = message_id() if id is None else text("id", id)
+        return Gift(self.name, self.scope, text("key", key), name, stringify(message))
 
     def send(self, key: str, message: object, id: str | None = None) -> asyncio.Future[bool]:
         """

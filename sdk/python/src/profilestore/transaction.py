@@ -58,8 +58,8 @@ def prepare(
     profiles: Sequence[Profile[Any]], change: Callable[..., R]
 ) -> tuple[list[_Part], R]:
     """Freezes the profiles and makes the change on copies. When it fails, nothing is frozen."""
-    if not profiles:
-        raise failure("invalid", "a transaction has at least one profile")
+    if isinstance(profiles, Profile) or not profiles:
+        raise failure("invalid", "a transaction has a list of at least one profile")
     if len({id(profile) for profile in profiles}) != len(profiles):
         raise failure("invalid", "a profile is named twice")
     frozen: list[Profile[Any]] = []

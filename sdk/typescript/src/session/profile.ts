@@ -3,6 +3,7 @@ import { failure, ProfileError, quiet } from "../errors.js";
 import { call, Events, type Report } from "../events.js";
 import type { Asker, ByServer, Meta, SessionFrame } from "../frames.js";
 import { members, parse } from "../json.js";
+import { calls, oneOf } from "../options.js";
 import type { Table } from "./beside.js";
 import type { Document, Draft } from "./document.js";
 import { Saver, type Wire } from "./saver.js";
@@ -41,6 +42,13 @@ export interface ProfileEvents {
   /** A message's handler failed. The message stays in the inbox. */
   "message-failed": { readonly id: string; readonly error: unknown };
 }
+
+const EVENTS: readonly (keyof ProfileEvents)[] = [
+  "end",
+  "release",
+  "save-failed",
+  "message-failed",
+];
 
 type Handler<T> = (data: T, message: never, received: Received) => void;
 type Message = Extract<SessionFrame, ["message", unknown]>[1];
@@ -241,6 +249,8 @@ export class Profile<T> {
     name: Name,
     handler: (event: ProfileEvents[Name]) => unknown,
   ): () => void {
+    oneOf("name", EVENTS, name);
+    calls("handler", handler);
     return this.#events.on(name, handler);
   }
 
@@ -251,8 +261,9 @@ export class Profile<T> {
   onMessage<M>(type: string, handler: (data: T, message: M, received: Received) => void): void;
   onMessage<M>(handler: (data: T, message: M, received: Received) => void): void;
   onMessage(first: string | Handler<T>, second?: Handler<T>): void {
-    if (typeof first === "string") this.#handlers.set(first, second as Handler<T>);
-    else this.#handlers.set(undefined, first);
+    const [type, handler] = typeof first === "string" ? [first, second] : [undefined, first];
+    calls("handler", handler);
+    this.#handlers.set(type, handler as Handler<T>);
     this.#processAll();
   }
 
@@ -261,6 +272,7 @@ export class Profile<T> {
    * the hand-over is tried, unless the data was changed in between.
    */
   onLastSave(change: (data: T) => void): void {
+    calls("change", change);
     this.#lastSave.push(change);
     this.#lastRevision = undefined;
   }

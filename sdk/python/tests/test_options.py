@@ -1,0 +1,120 @@
+"""What a game gives by mistake, such as a number as a key: an error that names it."""
+
+from __future__ import annotations
+
+import math
+import unittest
+from typing import Any
+
+from profilestore import Address, Http, ProfileError, Server, Store, connect
+
+from .test_connection import Host
+from .test_session import put, session
+
+ANYWHERE = "ws://127.0.0.1:1"
+
+
+class Options(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self) -> None:
+        self.host = Host()
+        self.server: Server = await connect(await self.host.start(), key="k", job="eu-1")
+
+    async def asyncTearDown(self) -> None:
+        await self.server.close(timeout=1)
+        self.host.stop()
+
+    async def names(self, what: str, call: Any, *given: Any, **options: Any) -> None:
+        """It fails with `invalid`, when it is called or when it is awaited, and names what."""
+        with self.assertRaises(ProfileError, msg=f"{given} {options}") as raised:
+            await call(*given, **options)
+        self.assertEqual(raised.exception.kind, "invalid")
+        self.assertIn(what, str(raised.exception))
+
+    async def test_an_option_of_connect_of_another_type_is_named_and_nothing_opened(self) -> None:
+        for option, value in [
+            ("key", None),
+            ("job", b"eu-1"),
+            ("place", 1.5),
+            ("lease_ms", "20000"),
+            ("lease_ms", math.inf),
+            ("connect_timeout", "5"),
+            ("connect_timeout", math.nan),
+            ("on_fault", "log"),
+        ]:
+            options: dict[str, Any] = {"key": "k", "job": "eu-1", option: value}
+            await self.names(f"`{option}`", connect, ANYWHERE, **options)
+
+    async def test_an_address_that_is_not_there_is_an_error_as_is_one_of_another_kind(self) -> None:
+        for url in (None, b"ws://127.0.0.1:1", 5, [], [None], "http://127.0.0.1:1", "ws://a:b"):
+            await self.names("", connect, url, key="k", job="eu-1")
+        for url in ("127.0.0.1:7400", ANYWHERE, "http://", "http://a:b", None):
+            with self.assertRaises(ProfileError) as raised:
+                Http(url, "ps_key")  # type: ignore[arg-type]
+            self.assertEqual(raised.exception.kind, "invalid")
+
+    async def test_an_option_of_a_store_of_another_type_is_named(self) -> None:
+        for option, value in [
+            ("scope", 5),
+            ("check", 5),
+            ("save_within", "5"),
+            ("save_within", math.nan),
+            ("save_within", -1),
+            ("data_version", 1.5),
+            ("readable_from", True),
+        ]:
+            options: dict[str, Any] = {option: value}
+            await self.names(f"`{option}`", self.server.store, "P", {}, **options)
+        await self.names("`name`", self.server.store, 5, {})
+        self.assertEqual(self.server.store("P", {}, save_within=math.inf).scope, "global")
+
+    async def test_a_key_that_is_a_number_is_refused_as_are_other_arguments(self) -> None:
+        players: Store[dict[str, Any]] = self.server.store("P", {})
+        for key in (5, None, b"a"):
+            await self.names("`key`", players.start, key)
+            await self.names("`key`", players.send, key, {})
+            await self.names("`key`", players.get, key)
+        for timeout in ("5", math.nan, -1, math.inf):
+            await self.names("`timeout`", players.start, "k", timeout=timeout)
+            if timeout != math.inf:
+                await self.names("`timeout`", self.server.close, timeout)
+        await self.names("`id`", players.send, "k", {}, 5)
+        self.assertEqual(self.host.names, ["hello"])
+
+    async def test_a_trade_whose_deadline_is_no_number_of_a_frame_leaves_profiles_free(
+        self,
+    ) -> None:
+        _, profile = session()
+        for deadline in (math.inf, "5"):
+            options: dict[str, Any] = {"deadline_ms": deadline}
+            trade = self.server.transaction
+            await self.names("`deadline_ms`", trade, [profile], put(1), **options)
+        await self.names("a list", self.server.transaction, profile, put(1))
+        profile.update(put(2))
+        self.assertEqual((profile.data, self.host.names), ({"coins": 2}, ["hello"]))
+
+    async def test_an_event_that_there_is_not_is_an_error_as_is_a_handler_that_is_none(
+        self,
+    ) -> None:
+        _, profile = session()
+        await self.names("save-failed", profile.on, "ended", print)
+        await self.names("`handler`", profile.on, "end", None)
+        await self.names("`handler`", profile.on_message, "gift", None)
+        await self.names("`change`", profile.on_last_save, None)
+
+    async def test_a_name_that_a_client_takes_for_a_step_up_is_no_part_of_a_path(self) -> None:
+        http = Http("http://127.0.0.1:1", "k")
+        said = "takes such names"
+        await self.names(said, http.send, Address("S", "k", ".."), 1)
+        await self.names(said, http.get, Address("S", "."))
+        await self.names(said, http.list, "..")
+        await self.names(said, http.version, Address("S", "k"), "..")
+        await self.names(said, http.call, "GET", "/v1/stores/S/profiles/%2E%2e")
+        await self.names(said, http.call, "GET", "/v1/stores/S/profiles/..?fresh=true")
+        await self.names("quoted", http.call, "GET", "/v1/stores/S/profiles/a b")
+        with self.assertRaises(ProfileError) as raised:
+            await http.call("GET", "/v1/stores/S/profiles/a..b?prefix=..")
+        self.assertEqual(raised.exception.kind, "unavailable")
+
+
+if __name__ == "__main__":
+    unittest.main()

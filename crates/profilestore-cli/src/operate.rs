@@ -125,12 +125,10 @@ impl Send {
         let (_, state) = file.read_one(&key, Returning::HEAD).await?;
         let no_profile = says_no_profile(&state);
         match &no_profile {
-            Some(said) if !self.yes => {
-                if !ask(&format!("{said}. Send it all the same?"))? {
-                    return Err(Failure::Work(format!("not sent: key=`{key}`")));
-                }
+            Some(said) if !self.yes && !ask(&format!("{said}. Send it all the same?"))? => {
+                return Err(Failure::Work(format!("not sent: key=`{key}`")));
             }
-            Some(said) if !app.json => note(format_args!("{said}")),
+            Some(said) if self.yes && !app.json => note(format_args!("{said}")),
             _ => {}
         }
         let visit = Visit::on(app, file, by).await?;

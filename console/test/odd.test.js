@@ -221,6 +221,47 @@ test("a time that no calendar has is shown as a number", async () => {
   await finish(page);
 });
 
+test("a profile that was removed, is damaged or is none comes back as a whole", async () => {
+  const removed = await world.put("removed", { coins: 7 });
+  const match = { "If-Match": removed.body.etag };
+  assert.equal((await world.ask("DELETE", profilePath("removed"), undefined, match)).status, 204);
+  const twice = ["foreign", { coins: 7 }];
+  world.import([twice, twice], (line, at) => {
+    const second = { ...JSON.parse(line), n: 2, version: "2", value: "elsewhere" };
+    return at === 0 ? line : JSON.stringify(second);
+  });
+  const first = await world.put("damaged", { coins: 7 });
+  const changed = { data: { coins: 9 } };
+  const over = { "If-Match": first.body.etag };
+  const { etag } = (await world.ask("PUT", profilePath("damaged"), changed, over)).body;
+  const page = await armed("/#/find");
+  // The store would say so of a value that is not the one that was written.
+  const damaged = { status: 500, json: { kind: "damaged", detail: "it is damaged", etag } };
+  await page.route(
+    (url) => url.pathname.endsWith("/profiles/damaged"),
+    (route) => route.fulfill(damaged),
+  );
+  await page.route("**/profiles/damaged/restores*", (route) =>
+    route.request().postData().includes("dry_run") ? route.fulfill(damaged) : route.continue(),
+  );
+  for (const [key, told] of Object.entries({
+    removed: "now, version 2",
+    foreign: "elsewhere",
+    damaged: "nothing can be compared",
+  })) {
+    await open(page, world, at(key, "history"));
+    const line = page.locator("tr[data-version='1']");
+    await line.getByRole("link", { name: "roll back" }).click();
+    await page.locator("main").getByText(told).first().waitFor();
+    assert.equal(await page.getByLabel("Some places").count(), 0, "it comes back as a whole");
+    await page.getByLabel("Reason").fill("ticket 16");
+    await page.getByRole("button", { name: "Roll the whole profile back" }).click();
+    await sees(page, "Rolled back.");
+    assert.equal((await world.read(key)).data.coins, 7, key);
+  }
+  await finish(page);
+});
+
 test("a click that is made twice on a slow network does one thing", async () => {
   await world.put("slow", { coins: 1 });
   const page = await armed(at("slow", "edit?at=/coins"));

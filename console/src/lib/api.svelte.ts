@@ -12,6 +12,8 @@ export class Refusal extends Error {
     readonly advice: string,
     readonly instance: string | undefined,
     readonly retryAfter: number | undefined,
+    /** Of a profile that is there and cannot be read: for If-Match. */
+    readonly etag?: string,
   ) {
     super(detail);
   }
@@ -145,7 +147,8 @@ async function refusal(response: Response, call: Call): Promise<Refusal> {
   const kind = word("kind") ?? "";
   if (response.status === 401 && !call.guesses) onUnauthorized.run();
   if (kind === "read-only") onReadOnly.run();
-  return new Refusal(response.status, kind, detail, advice, word("instance"), after);
+  const [instance, etag] = [word("instance"), word("etag")];
+  return new Refusal(response.status, kind, detail, advice, instance, after, etag);
 }
 
 /** Sends a request and reads its answer. */

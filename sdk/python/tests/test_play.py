@@ -76,7 +76,7 @@ class Play(unittest.IsolatedAsyncioTestCase):
         await profile.save()
         self.assertFalse(profile.has_unsaved)
         stored = await players.get("saved")
-        assert stored is not None
+        assert stored is not None and stored["held"] is not None
         self.assertEqual(stored["data"]["coins"], 10)
         self.assertEqual(stored["held"]["job"], "eu-1")
         self.assertEqual(stored["version"], profile.version)

@@ -1,9 +1,66 @@
 /** What to do about an error. */
 export type Advice = "retry" | "retry-as" | "leave" | "ignore" | "fix";
 
+/**
+ * What happened. These are the kinds that are known now, in the server's order; a later server may
+ * have more. `docs/errors.md` and the server's page `/errors/KIND` say what each means.
+ */
+export type Kind =
+  | "already-loaded"
+  | "superseded"
+  | "taken-elsewhere"
+  | "cancelled"
+  | "timed-out"
+  | "closing"
+  | "session-ended"
+  | "busy"
+  | "unconfirmed"
+  | "done-before"
+  | "not-found"
+  | "foreign"
+  | "removed"
+  | "changed"
+  | "held"
+  | "newer-data"
+  | "undecodable"
+  | "inbox-full"
+  | "message-id-reused"
+  | "request-id-reused"
+  | "message-id-expired"
+  | "too-large"
+  | "edit-refused"
+  | "refused"
+  | "invalid"
+  | "unavailable"
+  | "unknown"
+  | "replaced"
+  | "taken-away"
+  | "corrupt"
+  | "damaged"
+  | "overloaded"
+  | "unauthorized"
+  | "forbidden"
+  | "read-only"
+  | "cross-site"
+  | "too-many-tries"
+  | "too-many-requests"
+  | "already-undone"
+  | "already-set-up"
+  | "name-taken"
+  | "last-admin"
+  | "no-such-resource"
+  | "method-not-allowed"
+  | "unsupported-media-type"
+  | "misdirected"
+  | "upgrade-required"
+  | "idempotency-key-reused"
+  | "precondition-required"
+  | "internal"
+  | (string & {});
+
 /** An error as the server describes it (RFC 9457). */
 export interface Problem {
-  readonly kind: string;
+  readonly kind: Kind;
   readonly advice: Advice;
   readonly title?: string;
   readonly detail?: string;
@@ -18,7 +75,7 @@ export interface Problem {
  * (the same call under the same id), `leave` (let the player go), `ignore`, or `fix` the program.
  */
 export class ProfileError extends Error {
-  readonly kind: string;
+  readonly kind: Kind;
   readonly advice: Advice;
   /** All that the server said. */
   readonly problem: Problem;
@@ -44,7 +101,7 @@ const ADVICE: { readonly [kind: string]: Advice } = {
 };
 
 /** An error that this side found. */
-export function failure(kind: string, detail: string, cause?: unknown): ProfileError {
+export function failure(kind: Kind, detail: string, cause?: unknown): ProfileError {
   const problem = { kind, advice: ADVICE[kind] ?? "fix", detail };
   return new ProfileError(problem, cause === undefined ? undefined : { cause });
 }

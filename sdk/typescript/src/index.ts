@@ -11,7 +11,7 @@ export {
 export type { Table } from "./session/beside.js";
 export type { User } from "./session/users.js";
 export type { AnyProfile, DataOf, Gift, TransactionOptions } from "./transaction.js";
-export { ProfileError, type Advice, type Problem } from "./errors.js";
+export { ProfileError, type Advice, type Kind, type Problem } from "./errors.js";
 export {
   Http,
   messageId,

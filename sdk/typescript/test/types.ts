@@ -1,5 +1,5 @@
 /** Checked by `tsc`, never run: what must be an error is one. */
-import type { Profile, StartOptions, Store } from "../dist/index.js";
+import type { Kind, Profile, ProfileError, StartOptions, Store } from "../dist/index.js";
 import type { Server } from "../dist/index.js";
 
 interface Player {
@@ -9,6 +9,13 @@ interface Player {
 
 type Same<A, B> =
   (<X>() => X extends A ? 1 : 2) extends <X>() => X extends B ? 1 : 2 ? true : false;
+
+/** Known kinds are offered, and one from a later server is no error. */
+export function login(error: ProfileError): boolean {
+  const kinds: Kind[] = ["taken-elsewhere", "of-a-later-server"];
+  // @ts-expect-error There is no such advice.
+  return error.advice === "panic" || kinds.includes(error.kind);
+}
 
 export async function typed(server: Server, guild: Profile<{ gold: bigint }>): Promise<void> {
   const players = server.store("PlayerData", { template: { coins: 0, items: [] as string[] } });

@@ -1,5 +1,6 @@
 /** The rules by themselves: no server, no clock. */
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { activeUntil, Ahead, Belief } from "../dist/belief.js";
 import { ProfileError } from "../dist/errors.js";
@@ -176,6 +177,17 @@ test("an operation's id is a UUID of version 7", () => {
     operationId(),
     /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
   );
+});
+
+// --- errors ----------------------------------------------------------------------------------
+
+test("the type of an error's kind has every kind that the server has", async () => {
+  const read = (path: string) => readFile(new URL(path, import.meta.url), "utf8");
+  const table = await read("../../../crates/profilestore-server/src/problem/table.rs");
+  const ofServer = [...table.matchAll(/row\(\s*"([a-z-]+)"/g)].map(([, kind]) => kind);
+  const own = (await read("../src/errors.ts")).split("export type Kind =")[1]?.split(";")[0] ?? "";
+  assert.ok(ofServer.length > 40);
+  assert.deepEqual([...own.matchAll(/\| "([a-z-]+)"/g)].map(([, kind]) => kind), ofServer);
 });
 
 // --- edits -----------------------------------------------------------------------------------

@@ -1,7 +1,18 @@
 """Player data that no two game servers can write at once."""
 
+from .answers import (
+    Answer,
+    EndedBy,
+    HeldBy,
+    Holder,
+    Page,
+    Restored,
+    Sent,
+    StoredProfile,
+    Version,
+)
 from .belief import active_until
-from .errors import ProfileError
+from .errors import Advice, ProfileError
 from .events import End, MessageFailed, Received, Release
 from .frames import Asker, ByOperator, ByServer
 from .http import Address, Http, message_id, operation_id
@@ -13,20 +24,30 @@ from .users import User
 
 __all__ = [
     "Address",
+    "Advice",
+    "Answer",
     "Asker",
     "ByOperator",
     "ByServer",
     "End",
+    "EndedBy",
     "Gift",
+    "HeldBy",
+    "Holder",
     "Http",
     "MessageFailed",
+    "Page",
     "Profile",
     "ProfileError",
     "Received",
     "Release",
+    "Restored",
+    "Sent",
     "Server",
     "Store",
+    "StoredProfile",
     "User",
+    "Version",
     "active_until",
     "connect",
     "message_id",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, cast
 
-ADVICE = {
+Advice = Literal["retry", "retry-as", "leave", "ignore", "fix"]
+"""What to do about an error."""
+
+ADVICE: dict[str, Advice] = {
     "busy": "retry",
     "cancelled": "ignore",
     "closing": "retry",
@@ -20,8 +23,8 @@ ADVICE = {
 
 class ProfileError(Exception):
     """
-    Every error of this package. ``kind`` says what happened, such as ``taken-elsewhere``; the
-    server has a page for each at ``/errors/KIND``. ``advice`` says what to do: ``retry`` the call,
+    Every error of this package. ``kind`` says what happened, such as ``taken-elsewhere``; the page
+    ``docs/errors.md`` explains each, and the server at ``/errors/KIND``. ``advice`` says what to do: ``retry`` the call,
     ``retry-as`` (the same call under the same id), ``leave`` (let the player go), ``ignore``, or
     ``fix`` the program. ``problem`` is all that the server said.
     """
@@ -29,7 +32,7 @@ class ProfileError(Exception):
     def __init__(self, problem: Mapping[str, Any]) -> None:
         super().__init__(f"{problem['kind']}: {problem.get('detail') or problem.get('title', '')}")
         self.kind: str = problem["kind"]
-        self.advice: str = problem["advice"]
+        self.advice = cast(Advice, problem["advice"])
         self.problem = problem
 
 

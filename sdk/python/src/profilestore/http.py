@@ -10,9 +10,19 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
+from .answers import (
+    Answer,
+    EndedBy,
+    Holder,
+    Page,
+    Restored,
+    Sent,
+    StoredProfile,
+    Version,
+)
 from .errors import ProfileError, failure, from_server, in_words
 from .jsontext import exact, read, stringify
 from .options import text
@@ -25,7 +35,6 @@ TOO_MANY = "too-many-requests"
 OF_GAME = ("data", "tags", "metadata")
 """What a game has put there."""
 
-Answer = dict[str, Any]
 Which = int | str | datetime
 """A version: its number, its label, or the one that was current at a time."""
 
@@ -133,19 +142,15 @@ class Http:
             raise failure("invalid", f"the answer is no object: {method} {path}")
         return answer
 
-    async def get(self, at: Address) -> Answer | None:
-        """
-        A profile as it is stored, or None when there is none: ``data``, ``version``, ``etag``,
-        ``held`` and so on. What a holder has not saved yet is not in it.
-        """
+    async def get(self, at: Address) -> StoredProfile[Any] | None:
+        """A profile as it is stored, or None when there is none."""
         try:
             answer = await self._json("GET", at.path)
         except ProfileError as error:
             if error.kind == "not-found":
                 return None
             raise
-        exact([answer.get(name) for name in OF_GAME])
-        return answer
+        return _stored(answer)
 
     async def put(self, at: Address, data: object, etag: str | None) -> Answer:
         """
@@ -156,19 +161,20 @@ class Http:
         body = f'{{"data":{stringify(data)}}}'
         return await self._json("PUT", at.path, headers=headers, body=body)
 
-    async def list(self, store: str, **query: str | int | bool | None) -> Answer:
-        """A page of a store's profiles: ``items`` and ``next_page_token``."""
-        return await self._json("GET", f"/v1/stores/{_part('store', store)}/profiles", query=query)
+    async def list(self, store: str, **query: str | int | bool | None) -> Page[Answer]:
+        """The profiles of a store. The query's members are in the server's ``/docs``."""
+        path = f"/v1/stores/{_part('store', store)}/profiles"
+        return cast(Page[Answer], await self._json("GET", path, query=query))
 
-    async def versions(self, at: Address, **query: str | int | bool | None) -> Answer:
-        """A page of a profile's earlier versions."""
-        return await self._json("GET", f"{at.path}/versions", query=query)
+    async def versions(self, at: Address, **query: str | int | bool | None) -> Page[Version]:
+        """A profile's versions, the newest first."""
+        path = f"{at.path}/versions"
+        return cast(Page[Version], await self._json("GET", path, query=query))
 
-    async def version(self, at: Address, which: Which) -> Answer:
+    async def version(self, at: Address, which: Which) -> StoredProfile[Any]:
         """An earlier version: by its number, its label, or as it was at a time."""
-        answer = await self._json("GET", f"{at.path}/versions/{_part('which', _named(which))}")
-        exact([answer.get(name) for name in OF_GAME])
-        return answer
+        path = f"{at.path}/versions/{_part('which', _named(which))}"
+        return _stored(await self._json("GET", path))
 
     async def restore(
         self,
@@ -178,18 +184,19 @@ class Http:
         *,
         reason: str | None = None,
         operation: str | None = None,
-    ) -> Answer:
+    ) -> Restored:
         """
         Makes an earlier version current again, if the profile is still the one with this ETag;
         None: if there is none now. What a session has not saved is lost.
         """
-        return await self._json(
+        answer = await self._json(
             "POST",
             f"{at.path}/restores",
             body=stringify({"version": _named(which)}),
             query={"reason": reason},
             headers={"Idempotency-Key": operation or operation_id(), **_expected(etag)},
         )
+        return cast(Restored, answer)
 
     async def edit(
         self,
@@ -209,22 +216,23 @@ class Http:
             headers={"Idempotency-Key": operation or operation_id()},
         )
 
-    async def send(self, at: Address, message: object, id: str | None = None) -> Answer:
+    async def send(self, at: Address, message: object, id: str | None = None) -> Sent:
         """Sends a message. With the same id again it sends nothing twice."""
-        return await self._json(
+        answer = await self._json(
             "POST",
             f"{at.path}/messages",
             body=f'{{"message":{stringify(message)}}}',
             headers={"Idempotency-Key": id or message_id()},
         )
+        return cast(Sent, answer)
 
-    async def messages(self, at: Address) -> Answer:
+    async def messages(self, at: Address) -> Page[Answer]:
         """The messages that wait in a profile's inbox."""
-        return await self._json("GET", f"{at.path}/messages")
+        return cast(Page[Answer], await self._json("GET", f"{at.path}/messages"))
 
-    async def session(self, at: Address) -> Answer:
-        """Who holds a profile: ``held`` and ``epoch``."""
-        return await self._json("GET", f"{at.path}/session")
+    async def session(self, at: Address) -> Holder:
+        """Who holds a profile, and how often it has changed hands."""
+        return cast(Holder, await self._json("GET", f"{at.path}/session"))
 
     async def end_session(
         self,
@@ -233,14 +241,20 @@ class Http:
         steal: bool | None = None,
         epoch: int | None = None,
         reason: str | None = None,
-    ) -> Answer:
+    ) -> EndedBy:
         """
         Asks the holder to save and let go. With ``steal`` its play is lost. With ``epoch``, as
         `session` gives it, only that session is ended: a later one is left alone, which is an error
         of the kind ``changed``.
         """
         query = {"steal": steal, "epoch": epoch, "reason": reason}
-        return await self._json("DELETE", f"{at.path}/session", query=query)
+        return cast(EndedBy, await self._json("DELETE", f"{at.path}/session", query=query))
+
+
+def _stored(answer: Answer) -> StoredProfile[Any]:
+    """A profile whose numbers can all be held."""
+    exact([answer.get(name) for name in OF_GAME])
+    return cast(StoredProfile[Any], answer)
 
 
 def _part(what: str, name: object) -> str:

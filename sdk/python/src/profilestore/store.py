@@ -7,12 +7,13 @@ import copy
 from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
+from .answers import Page, StoredProfile, Version
 from .beside import Beside
 from .document import Document
 from .errors import ProfileError, failure, in_words
 from .frames import Frame, compose
 from .futures import fail, quiet, succeed
-from .http import Address, Answer, Http, Which, message_id
+from .http import Address, Http, Which, message_id
 from .jsontext import stringify
 from .options import frame_ms, text
 from .profile import Opened, Profile
@@ -175,15 +176,15 @@ class Store(Generic[T]):
         )
         return future
 
-    async def get(self, key: str) -> Answer | None:
+    async def get(self, key: str) -> StoredProfile[T] | None:
         """A profile as it is stored, without a session. None: there is none."""
         return await self._shop.http.get(self.at(key))
 
-    async def versions(self, key: str) -> Answer:
+    async def versions(self, key: str) -> Page[Version]:
         """A profile's versions, the newest first."""
         return await self._shop.http.versions(self.at(key))
 
-    async def version(self, key: str, which: Which) -> Answer:
+    async def version(self, key: str, which: Which) -> StoredProfile[T]:
         """An earlier version: by its number, its label, or as it was at a time."""
         return await self._shop.http.version(self.at(key), which)
 

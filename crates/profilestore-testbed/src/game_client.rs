@@ -136,9 +136,15 @@ impl GameClient {
     /// What a connection is answered that greets so, or says nothing: the frames by their names,
     /// and the code it is closed with as `closed`.
     pub async fn greeted(address: SocketAddr, key: &str, hello: Option<Value>) -> Value {
+        let frames: Vec<_> = hello.iter().map(Value::to_string).collect();
+        Self::greeted_with(address, key, frames).await
+    }
+
+    /// The same of one that sends these texts.
+    pub async fn greeted_with(address: SocketAddr, key: &str, frames: Vec<String>) -> Value {
         let mut socket = open(address, key).await.expect("the server accepts the connection");
-        if let Some(hello) = hello {
-            socket.send(Message::Text(hello.to_string().into())).await.unwrap();
+        for frame in frames {
+            socket.send(Message::Text(frame.into())).await.unwrap();
         }
         let mut told = serde_json::Map::new();
         while let Ok(Some(Ok(message))) = timeout(PATIENCE, socket.next()).await {
@@ -171,6 +177,11 @@ impl GameClient {
     /// Sends a text, whether or not it is a frame.
     pub async fn send_text(&mut self, text: String) {
         self.socket.send(Message::Text(text.into())).await.unwrap();
+    }
+
+    /// The same over a connection that may have ended. False: it has.
+    pub async fn try_send_text(&mut self, text: String) -> bool {
+        self.socket.send(Message::Text(text.into())).await.is_ok()
     }
 
     /// The next frame of this name; those before it wait for their turn. Pings meanwhile.

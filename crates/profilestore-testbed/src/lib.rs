@@ -6,6 +6,7 @@
 
 mod crowd;
 mod fleet;
+mod frames;
 mod game_client;
 mod load_client;
 mod nats;
@@ -16,6 +17,7 @@ mod proxy;
 
 pub use crowd::{Crowd, CrowdPlan, CrowdReport, Gap, Over};
 pub use fleet::{Fleet, Report};
+pub use frames::almost_a_frame;
 pub use game_client::GameClient;
 pub use load_client::LoadClient;
 pub use nats::{NatsServer, nats_cluster};

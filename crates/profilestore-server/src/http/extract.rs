@@ -27,7 +27,11 @@ use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use crate::{app::App, problem::Problem, secret::hex};
+use crate::{
+    app::App,
+    problem::{Problem, without_values},
+    secret::hex,
+};
 
 /// The largest body of a request: data of 4 MiB, and what surrounds it.
 pub(crate) const MAX_BODY: usize = (4 << 20) + (64 << 10);
@@ -162,6 +166,14 @@ impl<const MOST: usize> ContentUpTo<MOST> {
         let text = self.of(&["application/json"])?;
         serde_json::from_str(text)
             .map_err(|error| Problem::invalid(format!("the body is no such JSON: {error}")))
+    }
+
+    /// The same of a body that holds secrets: the error says nothing of what is in it.
+    pub(crate) fn secrets<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        let text = self.of(&["application/json"])?;
+        serde_json::from_str(text).map_err(|error| {
+            Problem::invalid(format!("the body is no such JSON: {}", without_values(&error)))
+        })
     }
 
     /// The same of an object that has these members and no others. The others are named.

@@ -161,7 +161,7 @@ struct First {
     )
 )]
 async fn set_up(State(app): State<App>, door: Door, content: Short) -> Result<Response, Problem> {
-    let First { token, name, password } = content.json()?;
+    let First { token, name, password } = content.secrets()?;
     // Only wrong links count: tries with them do not keep the right one out, nor does a name or a
     // password that is refused.
     if app.setup().is_wrong(&token) {
@@ -202,7 +202,7 @@ struct Credentials {
     )
 )]
 async fn log_in(State(app): State<App>, door: Door, content: Short) -> Result<Response, Problem> {
-    let Credentials { name, password } = content.json()?;
+    let Credentials { name, password } = content.secrets()?;
     let kept = recognise(&app, &name, password, door.address).await?;
     logged_in(&app, StatusCode::OK, kept, &door).await
 }
@@ -400,7 +400,7 @@ async fn change_password(
     door: Door,
     content: Content,
 ) -> Result<Response, Problem> {
-    let NewPassword { old_password, new_password } = content.json()?;
+    let NewPassword { old_password, new_password } = content.secrets()?;
     let name = &member.record.name;
     recognise(&app, name, old_password, door.address).await?;
     app.members().set_password(name, new_password.clone()).await?;

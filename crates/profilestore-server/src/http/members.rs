@@ -84,7 +84,7 @@ async fn add(
     content: Content,
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::Admin)?;
-    let new: NewMember = content.json()?;
+    let new: NewMember = content.secrets()?;
     let record = app.members().add(new, &caller.because(None)).await?;
     Ok(views::json(StatusCode::CREATED, &record))
 }
@@ -119,7 +119,7 @@ async fn alter(
     content: Content,
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::Admin)?;
-    let record = app.members().alter(&name, content.json()?, &caller.because(None)).await?;
+    let record = app.members().alter(&name, content.secrets()?, &caller.because(None)).await?;
     Ok(views::json(StatusCode::OK, &record))
 }
 

@@ -50,6 +50,22 @@ pub fn advice_word(advice: Advice) -> &'static str {
     }
 }
 
+/// What is wrong with a JSON text that may hold secrets: what was expected and where, and nothing of
+/// what is there. Errors are answered, and stand in the log.
+pub(crate) fn without_values(error: &serde_json::Error) -> String {
+    let told = error.to_string();
+    let shows = ["invalid type: ", "invalid value: ", "unknown field ", "unknown variant "];
+    if !shows.iter().any(|begins| told.starts_with(begins)) {
+        return told;
+    }
+    match told.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {expected}"),
+        None => {
+            format!("there is too much at line {} column {}", error.line(), error.column())
+        }
+    }
+}
+
 /// One error, on its way to a caller.
 #[derive(Debug, Clone)]
 pub struct Problem {

@@ -56,3 +56,29 @@ fn names_that_the_code_uses_are_in_the_table() {
         }
     }
 }
+
+#[test]
+fn an_error_without_values_shows_nothing_of_what_is_there() {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Secret {
+        password: String,
+    }
+
+    let told = |text: &str| match serde_json::from_str::<Secret>(text) {
+        Ok(secret) => panic!("{}", secret.password),
+        Err(error) => without_values(&error),
+    };
+    for text in [
+        r#"{"password":12345}"#,
+        r#"{"password":{"12345":1}}"#,
+        r#"{"12345":1}"#,
+        r#""12345, expected 12345""#,
+        "12345",
+    ] {
+        let told = told(text);
+        assert!(told.starts_with("expected ") && !told.contains("12345"), "{told}");
+    }
+    assert!(told("{}").contains("missing field `password`"));
+    assert!(told("{\"password\":").contains("EOF"));
+}

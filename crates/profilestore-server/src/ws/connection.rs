@@ -40,7 +40,15 @@ use super::{
     requests::Desk,
     telling::{by_server, millis, tell},
 };
-use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
+use crate::{
+    app::App,
+    auth::Caller,
+    keys::Scope,
+    problem::{Problem, without_values},
+};
+
+#[cfg(test)]
+mod tests;
 
 /// How long a client may take for its greeting.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -66,6 +74,15 @@ const ADOPTED_AT_ONCE: usize = 64;
 
 /// How soon an adoption is tried again that the store did not answer.
 const ADOPT_AGAIN: Duration = Duration::from_millis(500);
+
+/// How many bytes the frames of one greeting have at most: the names of some 200,000 sessions.
+const MOST_GREETING: usize = 32 << 20;
+
+/// How much of what is wrong with a frame is told, in characters. A frame may consist of names.
+const MOST_TOLD: usize = 1000;
+
+/// How much is logged of the names that a client gives itself, in characters.
+const MOST_LOGGED: usize = 100;
 
 /// The shortest secret of an SDK's run, in bytes.
 const MIN_INSTANCE: usize = 16;
@@ -220,7 +237,8 @@ async fn greet(
     caller: &Caller,
     incoming: &mut Incoming,
 ) -> Result<(Arc<Guest>, Option<ResumedAs>, Vec<NamedSession>), Problem> {
-    let ClientFrame::Hello(hello) = next_frame(incoming).await? else {
+    let mut room = MOST_GREETING;
+    let ClientFrame::Hello(hello) = next_frame(incoming, &mut room).await? else {
         return Err(Problem::invalid("the first frame is `hello`"));
     };
     let Hello { instance, job, place, lease_ms, sdk, resume } = hello;
@@ -235,7 +253,14 @@ async fn greet(
     let lease_time = lease_ms.map(Duration::from_millis);
     let registration =
         |token: &str| Registration { job: job.clone(), place, owner: owner_of(token), lease_time };
-    tracing::info!(job, sdk, key = caller.id(), resumes = resume.is_some(), "a game server");
+    let logged = |name: &str| name.chars().take(MOST_LOGGED).collect::<String>();
+    tracing::info!(
+        job = logged(&job),
+        sdk = sdk.as_deref().map(logged),
+        key = caller.id(),
+        resumes = resume.is_some(),
+        "a game server"
+    );
     let Some(resume) = resume else {
         let token = new_token()?;
         let server = hub.host()?.register(registration(&token)).await?;
@@ -248,7 +273,7 @@ async fn greet(
     let mut sessions = resume.named.sessions;
     let mut more = resume.named.more;
     while more {
-        let ClientFrame::Sessions(named) = next_frame(incoming).await? else {
+        let ClientFrame::Sessions(named) = next_frame(incoming, &mut room).await? else {
             return Err(Problem::invalid("after `more` comes `sessions`"));
         };
         sessions.extend(named.sessions);
@@ -286,15 +311,27 @@ fn owner_of(token: &str) -> String {
     format!("token {}", crate::secret::hex(&Sha256::digest(token.as_bytes())))
 }
 
-/// The next frame of a greeting.
-async fn next_frame(incoming: &mut Incoming) -> Result<ClientFrame, Problem> {
+/// The next frame of a greeting, which has room for so many bytes more.
+async fn next_frame(incoming: &mut Incoming, room: &mut usize) -> Result<ClientFrame, Problem> {
     loop {
         match incoming.next().await {
-            Some(Ok(Message::Text(text))) => return parse(&text),
+            Some(Ok(Message::Text(text))) => {
+                take_room(room, text.len())?;
+                return parse(&text);
+            }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             _ => return Err(Problem::invalid("the connection ended before its greeting")),
         }
     }
+}
+
+fn take_room(room: &mut usize, bytes: usize) -> Result<(), Problem> {
+    *room = room.checked_sub(bytes).ok_or_else(|| {
+        let detail =
+            format!("the frames of a greeting have too many bytes: limit=`{MOST_GREETING}`");
+        Problem::new("too-large", detail)
+    })?;
+    Ok(())
 }
 
 fn parse(text: &Utf8Bytes) -> Result<ClientFrame, Problem> {
@@ -302,10 +339,17 @@ fn parse(text: &Utf8Bytes) -> Result<ClientFrame, Problem> {
         let detail = format!("a frame has at most {MAX_FRAME} bytes: size=`{}`", text.len());
         return Err(Problem::new("too-large", detail));
     }
-    serde_json::from_str(text).map_err(|error| Problem::invalid(no_frame(text, &error)))
+    serde_json::from_str(text).map_err(|error| {
+        let mut detail = no_frame(text, &error);
+        if let Some((end, _)) = detail.char_indices().nth(MOST_TOLD) {
+            detail.truncate(end);
+            detail.push('…');
+        }
+        Problem::invalid(detail)
+    })
 }
 
-/// What is wrong with a text that is no frame.
+/// What is wrong with a text that is no frame. Of a greeting, which holds secrets, nothing is shown.
 fn no_frame(text: &str, error: &serde_json::Error) -> String {
     let what = "a frame is a JSON object with one member that says what it is";
     match serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) {
@@ -315,9 +359,13 @@ fn no_frame(text: &str, error: &serde_json::Error) -> String {
         }
         Ok(members) => {
             let name = members.into_keys().next().unwrap_or_default();
-            format!("the frame `{name}` cannot be read: {error}")
+            let why = match &*name {
+                "hello" => without_values(error),
+                _ => error.to_string(),
+            };
+            format!("the frame `{name}` cannot be read: {why}")
         }
-        Err(_) => format!("{what}, and this is none: {error}"),
+        Err(_) => format!("{what}, and this is none: {}", without_values(error)),
     }
 }
 

@@ -7,6 +7,7 @@ mod console;
 mod description;
 mod guests;
 mod history;
+mod hostile;
 mod keys;
 mod listening;
 mod live;

@@ -64,6 +64,23 @@ async fn the_set_up_link_makes_the_first_admin_once() {
     assert_eq!(served.app.open_setup().await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_refused_without_its_password() {
+    let served = Served::start().await;
+    let (browser, admin) = (browser(&served), served.admin());
+    for (client, path, body) in [
+        (&browser, "/v1/login", r#"{"name":"ann","password":1234567890}"#),
+        (&browser, "/v1/login", r#"{"name":"ann","password":["1234567890"]}"#),
+        (&browser, "/v1/setup", r#"{"token":1234567890,"name":"ann","password":"x"}"#),
+        (&admin, "/v1/members", r#"{"name":"ann","role":"admin","password":1234567890}"#),
+    ] {
+        let answer = client.post(path, body).await;
+        refused(&answer, 400, "invalid");
+        let told = String::from_utf8_lossy(&answer.body);
+        assert!(told.contains("expected") && !told.contains("1234567890"), "{told}");
+    }
+}
+
 /// Five wrong tries, or five passwords that were too short, locked the link for a minute.
 #[tokio::test]
 async fn wrong_tries_do_not_lock_the_set_up_link() {

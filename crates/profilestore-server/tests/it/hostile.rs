@@ -1,0 +1,47 @@
+//! A game server that sends almost frames, by the thousand, beside one that plays.
+//!
+//! `PROFILESTORE_FUZZ_FRAMES` says how many.
+
+use std::time::Duration;
+
+use profilestore_testbed::{GameClient, almost_a_frame};
+use proptest::{
+    strategy::{Strategy as _, ValueTree as _},
+    test_runner::TestRunner,
+};
+use serde_json::json;
+
+use crate::Served;
+
+/// How many are sent over one connection.
+const OVER_ONE: usize = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn almost_frames_harm_no_game_server_that_plays() {
+    let frames = std::env::var("PROFILESTORE_FUZZ_FRAMES").ok().and_then(|n| n.parse().ok());
+    let frames: usize = frames.unwrap_or(1000);
+    let served = Served::start().await;
+    let mut plays = GameClient::connect(served.address, &served.admin, "plays").await;
+    plays.start(1, "player").await;
+    let (mut runner, texts) = (TestRunner::deterministic(), almost_a_frame());
+    let (mut saves, mut refused) = (0, 0);
+    for _ in 0..frames.div_ceil(OVER_ONE) {
+        let mut hostile = GameClient::connect(served.address, &served.admin, "hostile").await;
+        for _ in 0..OVER_ONE {
+            let text = texts.new_tree(&mut runner).unwrap().current();
+            if !hostile.try_send_text(text).await {
+                // It has said goodbye.
+                break;
+            }
+        }
+        saves += 1;
+        let saved = plays.save(1, saves, saves, json!([])).await;
+        assert!(saved["saved"].is_object(), "{saved}");
+        refused += usize::from(hostile.comes("error", Duration::from_secs(10)).await);
+    }
+    assert!(refused > 0, "no frame was refused");
+    plays.pong().await;
+    assert!(!plays.comes("closed", Duration::ZERO).await);
+    let stored = served.admin().get("/v1/stores/PlayerData/profiles/player").await.is(200);
+    assert_eq!(stored["data"], json!({ "coins": saves }));
+}

@@ -185,6 +185,38 @@ fn the_default_program_is_built_from_few_packages() {
     assert!(packages.len() <= MAX_PACKAGES, "{} packages: {packages:#?}", packages.len());
 }
 
+/// `./test quick` runs unit tests where no server is, so it names those that need one, and leaves
+/// them out.
+#[test]
+fn the_quick_tests_leave_out_each_unit_test_that_needs_a_server() {
+    let script = fs::read_to_string(root().join("test")).unwrap();
+    let left_out: Vec<&str> = script
+        .split("test(/")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("/)"))
+        .map(|(name, _)| name)
+        .collect();
+    let crates = entries(&root().join("crates")).into_iter();
+    let sources = crates
+        .filter(|krate| name(krate) != "profilestore-testbed")
+        .flat_map(|krate| files_below(&krate.join("src")));
+    let mut needing = 0;
+    for path in sources {
+        let Ok(source) = fs::read_to_string(&path) else { continue };
+        assert!(!source.contains("profilestore_testbed"), "{} starts servers", path.display());
+        let here = source.matches("\"PROFILESTORE_TEST_").count();
+        let module = format!(
+            "{}::{}::",
+            name(path.parent().unwrap()),
+            path.file_stem().unwrap().to_str().unwrap()
+        );
+        let named = left_out.iter().filter(|name| name.starts_with(&module)).count();
+        assert_eq!(named, here, "{}: `./test quick` names its tests", path.display());
+        needing += here;
+    }
+    assert!(needing > 0, "the sources are read, and this names what they read");
+}
+
 /// A registry shows a crate's README without the repository around it.
 #[test]
 fn the_readme_of_a_published_crate_stands_by_itself() {

@@ -24,12 +24,16 @@ const BUDGET = 120 * 1024;
 
 forTests(fill);
 
-/** What axe finds wrong. */
-async function violations(page) {
+/** Those of axe's rules whose verdict hangs on the colours. */
+const OF_COLOURS = ["color-contrast", "link-in-text-block"];
+
+/** What axe finds wrong, by these of its rules or by all. */
+async function violations(page, rules) {
   if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(AXE);
-  const found = await page.evaluate(() =>
-    window.axe.run(document, { resultTypes: ["violations"] }),
-  );
+  const found = await page.evaluate((values) => {
+    const only = values ? { runOnly: { type: "rule", values } } : {};
+    return window.axe.run(document, { resultTypes: ["violations"], ...only });
+  }, rules);
   const where = ({ target, failureSummary }) => `${target}: ${failureSummary}`;
   return found.violations.map(
     ({ id, nodes }) => `${id} at ${nodes.slice(0, 3).map(where).join("; ")}`,
@@ -40,10 +44,9 @@ async function violations(page) {
 const overflow = (page) =>
   page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
-for (const [name, colorScheme, width] of [
-  ["light", "light", 1280],
-  ["dark", "dark", 1280],
-  ["on a phone", "dark", 360],
+for (const [name, [colorScheme, ...others], width] of [
+  ["light and dark", ["light", "dark"], 1280],
+  ["on a phone", ["dark"], 360],
 ]) {
   test(`each page is accessible and fits: ${name}`, async () => {
     const page = await signedIn(chromium, world, world.key, {
@@ -56,6 +59,11 @@ for (const [name, colorScheme, width] of [
     const look = async (which) => {
       await ready(page);
       const found = await violations(page);
+      for (const other of others) {
+        await page.emulateMedia({ colorScheme: other });
+        found.push(...(await violations(page, OF_COLOURS)).map((one) => `${other}: ${one}`));
+        await page.emulateMedia({ colorScheme });
+      }
       const wider = await overflow(page);
       if (wider > 0) found.push(`${wider} px wider than the window`);
       if (found.length > 0) wrong[which] = found;

@@ -1,0 +1,214 @@
+"""What the output of each bench says, as figures."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass
+class Figure:
+    """A measured value, and the bare baseline of the same run where there is one."""
+
+    what: str
+    value: float
+    unit: str
+    beside: str = ""
+    base: float | None = None
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def found(pattern: str, output: str) -> list[float]:
+    """The numbers that a pattern's groups find; an error names a pattern that finds nothing."""
+    match = re.search(pattern, output)
+    if not match:
+        raise ValueError(f"the output has no `{pattern}`")
+    return [number(group) for group in match.groups()]
+
+
+def rows(output: str, cells: int) -> list[list[float]]:
+    """The lines that are nothing but so many numbers."""
+    table = []
+    for line in output.splitlines():
+        parts = line.split()
+        if len(parts) == cells and all(re.fullmatch(r"[\d.]+", part) for part in parts):
+            table.append([number(part) for part in parts])
+    if not table:
+        raise ValueError(f"the output has no table of {cells} columns")
+    return table
+
+
+def sqlite(output: str) -> list[Figure]:
+    figures = []
+    for committers, bare, writes, store, _, _, _, p99 in rows(output, 8):
+        at_once = f"{committers:.0f} at once"
+        what = f"commits, {at_once}"
+        figures += [
+            Figure(what, store, "/s", "the bare statements", bare),
+            Figure(f"{what}, beside the writes alone", store, "/s", "the writes", writes),
+            Figure(f"the slowest of a hundred, {at_once}", p99, "ms"),
+        ]
+    return figures
+
+
+def instructions(output: str) -> list[Figure]:
+    counts = {}
+    pattern = r"(\d+) committers, (\w+): (\d+) instructions"
+    for committers, part, count in re.findall(pattern, output):
+        counts[(committers, part)] = number(count)
+    figures = []
+    for committers in dict.fromkeys(committers for committers, _ in counts):
+        figures.append(
+            Figure(
+                f"instructions of a save, {committers} at once",
+                counts[(committers, "store")],
+                "",
+                "the bare statements",
+                counts[(committers, "bare")],
+            )
+        )
+    if not figures:
+        raise ValueError("no instructions were counted")
+    return figures
+
+
+def sessions(output: str) -> list[Figure]:
+    [sync] = found(r"with fdatasync: ([\d.]+)/s", output)
+    figures = [
+        Figure(f"saves, {count:.0f} at once", rate, "/s", "4 KB overwritten and synced", sync)
+        for count, rate, _, _, _ in rows(output, 5)
+    ]
+    [commit] = found(r"one bare commit of the same store: p50 ([\d.]+) ms", output)
+    for where in ("in one process", "between two processes"):
+        p50, p99 = found(rf"{where}: +p50 ([\d.]+) ms, p99 ([\d.]+) ms", output)
+        figures.append(Figure(f"hand-over {where}, p50", p50, "ms", "a bare commit", commit))
+        figures.append(Figure(f"hand-over {where}, p99", p99, "ms"))
+    [serialising] = found(r"serialising the data: ([\d.]+) us", output)
+    [own] = found(r"the library itself ([\d.]+) us", output)
+    figures.append(
+        Figure("CPU of a save, the library alone", own, "µs", "serialising the data", serialising)
+    )
+    [data, beyond] = found(r"the data itself \(the bare structs\) (\d+): (-?\d+) beyond it", output)
+    figures.append(Figure("an idle session beyond its data", beyond, "bytes", "its data", data))
+    return figures
+
+
+def live(output: str) -> list[Figure]:
+    [memory, data] = found(r"memory (\d+) MB, [\s\S]*?the data's own (\d+) MB", output)
+    figures = [Figure("memory of all", memory, "MB", "the data's own", data)]
+    for what, pattern in [
+        ("opened", r"opening them all, \d+ at a time +([\d.]+) s"),
+        ("a tenth handed over", r"handing over \d+ of them, \d+ at a time +([\d.]+) s"),
+        ("the rest saved and shut down", r"shutdown, \d+ of them [a-z ]+ ([\d.]+) s"),
+    ]:
+        figures.append(Figure(what, *found(pattern, output), "s"))
+    for what, pattern in [
+        ("idle", r"doing nothing +[\d.]+ s, CPU +[\d.]+ s \(([\d.]+) cores\)"),
+        ("all saved within 30 s", r"spread over 30 s +[\d.]+ s, CPU +[\d.]+ s \(([\d.]+) cores\)"),
+    ]:
+        figures.append(Figure(what, *found(pattern, output), "cores"))
+    figures.append(Figure("not saved at the end", *found(r"not saved: (\d+)", output), "profiles"))
+    return figures
+
+
+def crash(output: str) -> list[Figure]:
+    pattern = r"p50 ([\d.]+) s, p99 [\d.]+ s, most ([\d.]+) s; (\d+) saves a second; CPU ([\d.]+)"
+    p50, most, saves, cores = found(pattern, output)
+    return [
+        Figure("play lost, p50", p50, "s"),
+        Figure("play lost, at most", most, "s"),
+        Figure("saves", saves, "/s"),
+        Figure("processor", cores, "cores"),
+    ]
+
+
+def edit_all(output: str) -> list[Figure]:
+    return [
+        Figure("edited", *found(r"edit --all: ([\d.]+) s", output), "s"),
+        Figure("undone again", *found(r"undone: ([\d.]+) s", output), "s"),
+    ]
+
+
+# The columns of the bench `growth` whose times are plotted.
+GROWTH = ["open", "start", "save", "hand-over", "commit", "get", "page", "user"]
+
+
+def growth(output: str) -> list[Figure]:
+    figures = []
+    for profiles, megabytes, *times, gets, selects in rows(output, 4 + len(GROWTH)):
+        size = f"{profiles:,.0f}"
+        figures.append(Figure(f"{size}: file", megabytes, "MB"))
+        for name, time in zip(GROWTH, times, strict=True):
+            figures.append(Figure(f"{size}: {name}", time, "ms"))
+        figures.append(Figure(f"{size}: reads", gets, "/s"))
+        figures.append(Figure(f"{size}: bare reads", selects, "/s"))
+    return figures
+
+
+def luau_cpu(output: str) -> list[Figure]:
+    figures = []
+    for part in output.split("CPU a save of ")[1:]:
+        size = f"{number(part.split()[0]) / 1000:.1f} KB"
+        [encoding] = found(r"encoding alone .*?: +([\d.]+) us", part)
+        for module in ("ProfileStore", "ProfileService"):
+            [cpu] = found(rf"{module} .*?in memory: +([\d.]+) us", part)
+            figures.append(Figure(f"{module}, {size}", cpu, "µs", "encoding the data", encoding))
+    if not figures:
+        raise ValueError("no CPU was measured")
+    return figures
+
+
+def luau_memory(output: str) -> list[Figure]:
+    [tables] = found(r"of JSON each: +([\d.]+) KB each", output)
+    figures = []
+    for module in ("ProfileStore", "ProfileService"):
+        pattern = rf"{module} +opened: +([\d.]+) KB each, after an autosave: +([\d.]+) KB"
+        opened, saved = found(pattern, output)
+        figures.append(Figure(f"{module}, opened", opened, "KB", "its tables alone", tables))
+        figures.append(Figure(f"{module}, autosaved", saved, "KB", "its tables alone", tables))
+    return figures
+
+
+def postgres(output: str) -> list[Figure]:
+    figures = []
+    for clients, one, same, single, _, _, batched, _, _ in rows(output, 9):
+        at_once = f"{clients:.0f} at once"
+        what = f"lone saves, {at_once}"
+        figures += [
+            Figure(what, single, "/s", "the same statement in pgbench", same),
+            Figure(f"{what}, beside less", single, "/s", "a bare UPDATE in pgbench", one),
+            Figure(f"saves in batches, {at_once}", batched, "/s", "lone saves", single),
+        ]
+    return figures
+
+
+def messengers(output: str) -> list[Figure]:
+    figures = []
+    for part in output.split("two processes, ")[1:]:
+        name = part.splitlines()[0].strip()
+        [hint] = found(r"bare hints at .*?heard, p50 ([\d.]+) ms", part)
+        for what, pattern in [
+            ("hand-over", r"hand-overs: p50 ([\d.]+) ms"),
+            ("message", r"messages: p50 ([\d.]+) ms"),
+        ]:
+            [p50] = found(pattern, part)
+            figures.append(Figure(f"{what} over {name}, p50", p50, "ms", "a bare hint", hint))
+    if not figures:
+        raise ValueError("no messenger was measured")
+    return figures
+
+
+PARSERS = {
+    "sqlite": sqlite,
+    "instructions": instructions,
+    "sessions": sessions,
+    "live": live,
+    "crash": crash,
+    "edit-all": edit_all,
+    "growth": growth,
+    "luau-cpu": luau_cpu,
+    "luau-memory": luau_memory,
+    "postgres": postgres,
+    "messengers": messengers,
+}

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Runs the benches, keeps what they print, and makes the tables of docs/benchmarks.md from it.
+
+    scripts/benches.py                      all groups, five runs each
+    scripts/benches.py --runs 1 sqlite      only these groups
+    scripts/benches.py --page               no bench; makes the page anew from what is kept
+    scripts/benches.py --check              fails when the page is not what the kept results make
+    scripts/benches.py --list               the groups, with their commands
+
+What a bench prints is kept as it is in docs/benchmarks/results.jsonl, a line for each run, with
+date, commit and machine. A group that runs again takes the place of its earlier runs. The runs of
+all groups take turns, so that each group sees the machine at several times. A run that takes longer
+than its limit is ended and left out. Needs Python 3.11; `instructions` needs perf, `postgres` and
+`messengers` need PostgreSQL and nats-server.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+sys.dont_write_bytecode = True
+
+from bench_page import RESULTS, make_page, write_page  # noqa: E402
+
+
+@dataclass
+class Group:
+    """What is run: a bench with arguments, and for how many seconds at most."""
+
+    package: str
+    bench: str
+    arguments: list[str]
+    limit: int
+    about: str
+    servers: bool = False
+    # What runs it alone, where that is not the bench itself.
+    alone: str = ""
+
+    def command(self) -> str:
+        if self.alone:
+            return self.alone
+        features = " --features postgres,nats" if self.servers else ""
+        arguments = " -- " + " ".join(self.arguments) if self.arguments else ""
+        servers = "scripts/servers.sh " if self.servers else ""
+        return f"{servers}cargo bench -p {self.package}{features} --bench {self.bench}{arguments}"
+
+
+LIBRARY, LUAU = "profilestore", "profilestore-luau"
+GROUPS = {
+    "sqlite": Group(LIBRARY, "sqlite", [], 120, "the store alone, beside its bare statements"),
+    "instructions": Group(
+        LIBRARY,
+        "sqlite",
+        [],
+        120,
+        "instructions of a save, counted by perf",
+        alone="scripts/benches.py --runs 1 instructions",
+    ),
+    "sessions": Group(LIBRARY, "sessions", [], 300, "saves, hand-overs, CPU and memory"),
+    "live": Group(LIBRARY, "many", ["live", "100000"], 300, "100,000 sessions in one process"),
+    "crash": Group(LIBRARY, "many", ["crash", "100000"], 300, "play lost, 100,000 sessions"),
+    "edit-all": Group(LIBRARY, "edit_all", [], 300, "one edit for 100,000 profiles"),
+    "growth": Group(LIBRARY, "growth", [], 900, "what the size of a store costs"),
+    "luau-cpu": Group(LUAU, "luau", ["cpu"], 300, "a save of a game in Luau"),
+    "luau-memory": Group(LUAU, "luau", ["memory"], 300, "an open session of a game in Luau"),
+    "postgres": Group(LIBRARY, "postgres", ["saves"], 300, "saves beside pgbench", servers=True),
+    "messengers": Group(
+        LIBRARY, "postgres", ["messengers"], 300, "hand-overs between processes", servers=True
+    ),
+}
+
+# Parts of the bench `sqlite` whose instructions are counted, and with how many saves.
+PARTS = ("store", "bare", "writes")
+SAVES = (40_000, 120_000)
+
+
+def build(groups: list[Group]) -> dict[str, str]:
+    """Builds the benches, and gives the program of each."""
+    programs = {}
+    for package in sorted({group.package for group in groups}):
+        mine = [group for group in groups if group.package == package]
+        command = ["cargo", "bench", "--no-run", "--message-format=json", "-p", package]
+        if any(group.servers for group in mine):
+            command += ["--features", "postgres,nats"]
+        for bench in sorted({group.bench for group in mine}):
+            command += ["--bench", bench]
+        built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        for line in built.stdout.splitlines():
+            message = json.loads(line)
+            if message.get("executable") and "bench" in message["target"]["kind"]:
+                programs[message["target"]["name"]] = message["executable"]
+    return programs
+
+
+def run(command: list[str], limit: int, environment: dict[str, str] | None = None) -> str:
+    """What a program prints. It is ended, with all that it started, when its time is over."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | (environment or {}),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        raise
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command, output)
+    return output
+
+
+def count_instructions(program: str, limit: int) -> str:
+    """A line for each part and number of committers: instructions of a save, without its setup."""
+    lines = []
+    for committers in (32, 256):
+        for part in PARTS:
+            counts = []
+            for saves in SAVES:
+                setting = {"PART": part, "COMMITTERS": str(committers), "SAVES": str(saves)}
+                with tempfile.NamedTemporaryFile("r") as report:
+                    counting = ["perf", "stat", "-x,", "-o", report.name, "-e", "instructions:u"]
+                    run([*counting, program], limit, setting)
+                    counted = [line for line in report if "instructions" in line]
+                counts.append(int(counted[0].split(",")[0]))
+            each = (counts[1] - counts[0]) / (SAVES[1] - SAVES[0])
+            lines.append(f"{committers} committers, {part}: {each:.0f} instructions a save")
+    return "\n".join(lines) + "\n"
+
+
+def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[str]) -> str:
+    program = programs[group.bench]
+    if name == "instructions":
+        return count_instructions(program, group.limit)
+    arguments = sizes if name == "growth" else group.arguments
+    command = [program, *arguments]
+    if group.servers:
+        command = ["scripts/servers.sh", *command]
+    return run(command, group.limit)
+
+
+def machine() -> str:
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return f"{os.cpu_count()} cores of {model}, {platform.system()}"
+
+
+def commit() -> str:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    # What this script writes is no change of what it measures.
+    changed = git("status", "--porcelain", "--untracked-files=no", ":!docs")
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+
+
+def measure(names: list[str], runs: int, sizes: list[str]) -> list[dict]:
+    programs = build([GROUPS[name] for name in names])
+    facts = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    results = []
+    for number in range(1, runs + 1):
+        for name in names:
+            load = os.getloadavg()[0]
+            began = datetime.datetime.now()
+            try:
+                output = one_run(name, GROUPS[name], programs, sizes)
+            except (subprocess.SubprocessError, OSError, IndexError, ValueError) as problem:
+                print(f"{name}, run {number}: left out: {problem}", file=sys.stderr, flush=True)
+                continue
+            took = (datetime.datetime.now() - began).total_seconds()
+            print(f"== {name}, run {number} of {runs} ({took:.0f} s)\n{output}", flush=True)
+            results.append(
+                {"group": name, "command": GROUPS[name].command(), "about": GROUPS[name].about}
+                | facts
+                | {"load": round(load, 1), "seconds": round(took), "output": output}
+            )
+    return results
+
+
+def kept() -> list[dict]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def keep(results: list[dict]) -> None:
+    again = {result["group"] for result in results}
+    order = list(GROUPS)
+    all_results = [result for result in kept() if result["group"] not in again] + results
+    all_results.sort(key=lambda result: order.index(result["group"]))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("".join(json.dumps(result) + "\n" for result in all_results))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help="only these")
+    parser.add_argument("--runs", type=int, default=5, help="how often each is run (5)")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        metavar="PROFILES",
+        default=["10000", "100000", "1000000"],
+        help="sizes of the group growth; 10000000 needs some 10 GB",
+    )
+    parser.add_argument("--page", action="store_true", help="make the page anew")
+    parser.add_argument("--check", action="store_true", help="fail when the page is old")
+    parser.add_argument("--list", action="store_true", help="name the groups")
+    given = parser.parse_args()
+    unknown = [name for name in given.groups if name not in GROUPS]
+    if unknown or given.runs < 1:
+        parser.error(f"no such group: {', '.join(unknown)}" if unknown else "--runs is at least 1")
+    if given.list:
+        for name, group in GROUPS.items():
+            print(f"{name:<13} {group.about} (at most {group.limit} s a run)")
+            print(f"    {group.command()}")
+        return 0
+    if not (given.page or given.check):
+        results = measure(given.groups or list(GROUPS), given.runs, given.sizes)
+        if not results:
+            print("no run came to its end; nothing was kept", file=sys.stderr)
+            return 1
+        keep(results)
+    old = write_page(make_page(kept()), only_check=given.check)
+    if given.check and old:
+        print(f"old: {', '.join(old)}; scripts/benches.py --page makes it anew", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,12 +41,14 @@ def rows(output: str, cells: int) -> list[list[float]]:
 
 def sqlite(output: str) -> list[Figure]:
     figures = []
-    for committers, bare, writes, store, _, _, _, p99 in rows(output, 8):
+    # Earlier programs did not run the writes alone.
+    cells = 8 if "writes /s" in output else 7
+    for committers, bare, *writes, store, _, _, _, p99 in rows(output, cells):
         at_once = f"{committers:.0f} at once"
         what = f"commits, {at_once}"
         figures += [
             Figure(what, store, "/s", "the bare statements", bare),
-            Figure(f"{what}, beside the writes alone", store, "/s", "the writes", writes),
+            *(Figure(f"{what}, beside less", store, "/s", "the writes", base) for base in writes),
             Figure(f"the slowest of a hundred, {at_once}", p99, "ms"),
         ]
     return figures
@@ -159,6 +161,16 @@ def luau_cpu(output: str) -> list[Figure]:
     return figures
 
 
+def luau_hour(output: str) -> list[Figure]:
+    figures = []
+    for module in ("ProfileStore", "ProfileService"):
+        pattern = rf"{module} +opened in ([\d.]+) s of CPU; the hour ([\d.]+) s of CPU"
+        opened, hour = found(pattern, output)
+        figures.append(Figure(f"{module}, opened: CPU", opened, "s"))
+        figures.append(Figure(f"{module}, the hour: CPU", hour, "s"))
+    return figures
+
+
 def luau_memory(output: str) -> list[Figure]:
     [tables] = found(r"of JSON each: +([\d.]+) KB each", output)
     figures = []
@@ -204,11 +216,13 @@ PARSERS = {
     "instructions": instructions,
     "sessions": sessions,
     "live": live,
+    "million": live,
     "crash": crash,
     "edit-all": edit_all,
     "growth": growth,
     "luau-cpu": luau_cpu,
     "luau-memory": luau_memory,
+    "luau-hour": luau_hour,
     "postgres": postgres,
     "messengers": messengers,
 }

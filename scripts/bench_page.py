@@ -9,6 +9,7 @@ from bench_figures import GROWTH, PARSERS, Figure
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "benchmarks.md"
 RESULTS = DOCS / "benchmarks" / "results.jsonl"
+AGAINST = DOCS / "benchmarks" / "against.jsonl"
 PLOT = DOCS / "benchmarks" / "growth.svg"
 
 BEGIN = "<!-- Below, up to the end mark: made by scripts/benches.py. -->"
@@ -73,17 +74,54 @@ def by_size(figures: dict[str, list[Figure]]) -> list[str]:
     return lines + [f"| {size} | {' | '.join(cells)} |" for size, cells in rows.items()]
 
 
-def section(results: list[dict]) -> list[str]:
+def pairs(results: list[dict]) -> list[str]:
+    """A group at an earlier commit beside this one, by pairs of runs."""
+    named: dict[str, list[tuple[Figure, float]]] = {}
+    for result in results:
+        parse = PARSERS[result["group"]]
+        before = {figure.what: figure.value for figure in parse(result["before"])}
+        for figure in parse(result["output"]):
+            if figure.what in before:
+                named.setdefault(figure.what, []).append((figure, before[figure.what]))
+    lines = [
+        "| what | before | now | now to before | least to most |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for what, runs in named.items():
+        unit = runs[0][0].unit
+        ratios = [figure.value / old for figure, old in runs if old]
+        if not ratios:
+            continue
+        old = with_unit(median(old for _, old in runs), unit)
+        new = with_unit(median(figure.value for figure, _ in runs), unit)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        lines.append(f"| {what} | {old} | {new} | {median(ratios):.2f} | {spread} |")
+    return lines
+
+
+def about_runs(results: list[dict]) -> str:
     first = results[0]
     runs = f"{len(results)} runs" if len(results) > 1 else "one run"
     loads = [result["load"] for result in results]
-    lines = [
-        f"### {first['about'][0].upper()}{first['about'][1:]}",
-        "",
-        f"{first['date']}, commit {first['commit']}, {runs}, load average when they began "
-        f"{min(loads)} to {max(loads)}.",
-        "",
-    ]
+    beside = f" beside {first['against']}" if "against" in first else ""
+    return (
+        f"{first['date']}, commit {first['commit']}{beside}, {runs}, load average when they began "
+        f"{min(loads)} to {max(loads)}."
+    )
+
+
+def before_and_now(results: list[dict]) -> list[str]:
+    first = results[0]
+    lines = [f"### Before and now: {first['about']}", "", about_runs(results), ""]
+    lines += pairs(results)
+    command = f"$ scripts/benches.py --against {first['against']} {first['group']}"
+    return [*lines, "", "```console", command, "```", ""]
+
+
+def section(results: list[dict]) -> list[str]:
+    first = results[0]
+    title = f"### {first['about'][0].upper()}{first['about'][1:]}"
+    lines = [title, "", about_runs(results), ""]
     figures = by_name(results)
     lines += by_size(figures) if first["group"] == "growth" else table(figures)
     lines += ["", "```console"]
@@ -151,18 +189,24 @@ def plot(results: list[dict]) -> str:
     return "\n".join(svg) + "\n"
 
 
-def make_page(results: list[dict]) -> dict[Path, str]:
-    """The files that the results make, by their paths."""
-    made = {}
+def by_group(results: list[dict]) -> dict[str, list[dict]]:
     groups: dict[str, list[dict]] = {}
     for result in results:
         groups.setdefault(result["group"], []).append(result)
+    return groups
+
+
+def make_page(results: list[dict], against: list[dict]) -> dict[Path, str]:
+    """The files that the results make, by their paths."""
+    made = {}
     lines = [BEGIN, ""]
-    if not groups:
+    if not results + against:
         lines += ["No run is kept yet.", ""]
-    for machine in dict.fromkeys(result["machine"] for result in results):
+    for machine in dict.fromkeys(result["machine"] for result in results + against):
         lines += [f"Machine: {machine}.", ""]
-    for name, runs in groups.items():
+    for runs in by_group(against).values():
+        lines += before_and_now(runs)
+    for name, runs in by_group(results).items():
         lines += section(runs)
         if name == "growth":
             made[PLOT] = plot(runs)

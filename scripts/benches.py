@@ -3,6 +3,8 @@
 
     scripts/benches.py                      all groups, five runs each
     scripts/benches.py --runs 1 sqlite      only these groups
+    scripts/benches.py --against COMMIT sqlite
+                                            these groups, and the same at an earlier commit
     scripts/benches.py --page               no bench; makes the page anew from what is kept
     scripts/benches.py --check              fails when the page is not what the kept results make
     scripts/benches.py --list               the groups, with their commands
@@ -10,8 +12,14 @@
 What a bench prints is kept as it is in docs/benchmarks/results.jsonl, a line for each run, with
 date, commit and machine. A group that runs again takes the place of its earlier runs. The runs of
 all groups take turns, so that each group sees the machine at several times. A run that takes longer
-than its limit is ended and left out. Needs Python 3.11; `instructions` needs perf, `postgres` and
-`messengers` need PostgreSQL and nats-server.
+than its limit is ended and left out.
+
+With --against, an earlier commit is checked out and built in the target folder, and each run is a
+pair: the earlier program, then this one. They are kept in docs/benchmarks/against.jsonl, and their
+table has both and the ratio of each pair.
+
+Needs Python 3.11; `instructions` needs perf, `postgres` and `messengers` need PostgreSQL and
+nats-server.
 """
 
 import argparse
@@ -30,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 sys.dont_write_bytecode = True
 
-from bench_page import RESULTS, make_page, write_page  # noqa: E402
+from bench_page import AGAINST, RESULTS, make_page, write_page  # noqa: E402
 
 
 @dataclass
@@ -45,6 +53,8 @@ class Group:
     servers: bool = False
     # What runs it alone, where that is not the bench itself.
     alone: str = ""
+    # Whether it is run only when it is named: it takes long, or much memory.
+    only_named: bool = False
 
     def command(self) -> str:
         if self.alone:
@@ -70,9 +80,20 @@ GROUPS = {
     "live": Group(LIBRARY, "many", ["live", "100000"], 300, "100,000 sessions in one process"),
     "crash": Group(LIBRARY, "many", ["crash", "100000"], 300, "play lost, 100,000 sessions"),
     "edit-all": Group(LIBRARY, "edit_all", [], 300, "one edit for 100,000 profiles"),
+    "million": Group(
+        LIBRARY,
+        "many",
+        ["live", "1000000"],
+        3600,
+        "1,000,000 sessions in one process",
+        only_named=True,
+    ),
     "growth": Group(LIBRARY, "growth", [], 900, "what the size of a store costs"),
     "luau-cpu": Group(LUAU, "luau", ["cpu"], 300, "a save of a game in Luau"),
     "luau-memory": Group(LUAU, "luau", ["memory"], 300, "an open session of a game in Luau"),
+    "luau-hour": Group(
+        LUAU, "luau", ["hour"], 1200, "10,000 sessions in Luau for a virtual hour", only_named=True
+    ),
     "postgres": Group(LIBRARY, "postgres", ["saves"], 300, "saves beside pgbench", servers=True),
     "messengers": Group(
         LIBRARY, "postgres", ["messengers"], 300, "hand-overs between processes", servers=True
@@ -84,9 +105,12 @@ PARTS = ("store", "bare", "writes")
 SAVES = (40_000, 120_000)
 
 
-def build(groups: list[Group]) -> dict[str, str]:
+def build(groups: list[Group], root: Path = ROOT) -> dict[str, str]:
     """Builds the benches, and gives the program of each."""
     programs = {}
+    environment = dict(os.environ)
+    if root != ROOT:
+        environment["CARGO_TARGET_DIR"] = str(root / "target")
     for package in sorted({group.package for group in groups}):
         mine = [group for group in groups if group.package == package]
         command = ["cargo", "bench", "--no-run", "--message-format=json", "-p", package]
@@ -94,7 +118,9 @@ def build(groups: list[Group]) -> dict[str, str]:
             command += ["--features", "postgres,nats"]
         for bench in sorted({group.bench for group in mine}):
             command += ["--bench", bench]
-        built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        built = subprocess.run(
+            command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
         for line in built.stdout.splitlines():
             message = json.loads(line)
             if message.get("executable") and "bench" in message["target"]["kind"]:
@@ -165,29 +191,43 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, {platform.system()}"
 
 
-def commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-        )
-        return done.stdout.strip()
+def git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout.strip()
 
+
+def commit() -> str:
     # What this script writes is no change of what it measures.
     changed = git("status", "--porcelain", "--untracked-files=no", ":!docs")
     return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
-def measure(names: list[str], runs: int, sizes: list[str]) -> list[dict]:
+def earlier(rev: str, names: list[str]) -> dict[str, str]:
+    """Builds an earlier commit in a folder that is kept, as building it takes long."""
+    folder = ROOT / "target" / f"against-{rev}"
+    if not folder.exists():
+        git("worktree", "prune")
+        git("worktree", "add", "--detach", str(folder), rev)
+    return build([GROUPS[name] for name in names], folder)
+
+
+def measure(names: list[str], runs: int, sizes: list[str], against: str) -> list[dict]:
+    before = earlier(against, names) if against else None
     programs = build([GROUPS[name] for name in names])
     facts = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    if against:
+        facts["against"] = against
     results = []
     for number in range(1, runs + 1):
         for name in names:
             load = os.getloadavg()[0]
             began = datetime.datetime.now()
             try:
+                pair = {"before": one_run(name, GROUPS[name], before, sizes)} if before else {}
                 output = one_run(name, GROUPS[name], programs, sizes)
-            except (subprocess.SubprocessError, OSError, IndexError, ValueError) as problem:
+            except (subprocess.SubprocessError, OSError, LookupError, ValueError) as problem:
                 print(f"{name}, run {number}: left out: {problem}", file=sys.stderr, flush=True)
                 continue
             took = (datetime.datetime.now() - began).total_seconds()
@@ -195,23 +235,24 @@ def measure(names: list[str], runs: int, sizes: list[str]) -> list[dict]:
             results.append(
                 {"group": name, "command": GROUPS[name].command(), "about": GROUPS[name].about}
                 | facts
+                | pair
                 | {"load": round(load, 1), "seconds": round(took), "output": output}
             )
     return results
 
 
-def kept() -> list[dict]:
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+def kept(file: Path) -> list[dict]:
+    lines = file.read_text().splitlines() if file.exists() else []
     return [json.loads(line) for line in lines]
 
 
-def keep(results: list[dict]) -> None:
+def keep(file: Path, results: list[dict]) -> None:
     again = {result["group"] for result in results}
     order = list(GROUPS)
-    all_results = [result for result in kept() if result["group"] not in again] + results
+    all_results = [result for result in kept(file) if result["group"] not in again] + results
     all_results.sort(key=lambda result: order.index(result["group"]))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("".join(json.dumps(result) + "\n" for result in all_results))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(result) + "\n" for result in all_results))
 
 
 def main() -> int:
@@ -227,6 +268,7 @@ def main() -> int:
         default=["10000", "100000", "1000000"],
         help="sizes of the group growth; 10000000 needs some 10 GB",
     )
+    parser.add_argument("--against", metavar="COMMIT", default="", help="an earlier commit beside")
     parser.add_argument("--page", action="store_true", help="make the page anew")
     parser.add_argument("--check", action="store_true", help="fail when the page is old")
     parser.add_argument("--list", action="store_true", help="name the groups")
@@ -236,16 +278,19 @@ def main() -> int:
         parser.error(f"no such group: {', '.join(unknown)}" if unknown else "--runs is at least 1")
     if given.list:
         for name, group in GROUPS.items():
-            print(f"{name:<13} {group.about} (at most {group.limit} s a run)")
+            named = "only when it is named, " if group.only_named else ""
+            print(f"{name:<13} {group.about} ({named}at most {group.limit} s a run)")
             print(f"    {group.command()}")
         return 0
     if not (given.page or given.check):
-        results = measure(given.groups or list(GROUPS), given.runs, given.sizes)
+        against = git("rev-parse", "--short", given.against) if given.against else ""
+        usual = [name for name, group in GROUPS.items() if not group.only_named]
+        results = measure(given.groups or usual, given.runs, given.sizes, against)
         if not results:
             print("no run came to its end; nothing was kept", file=sys.stderr)
             return 1
-        keep(results)
-    old = write_page(make_page(kept()), only_check=given.check)
+        keep(AGAINST if against else RESULTS, results)
+    old = write_page(make_page(kept(RESULTS), kept(AGAINST)), only_check=given.check)
     if given.check and old:
         print(f"old: {', '.join(old)}; scripts/benches.py --page makes it anew", file=sys.stderr)
         return 1

@@ -7,10 +7,10 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-BTcjkfMZ.js",
+        path: "/assets/index-COk3obzv.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-BTcjkfMZ.js"),
-        packed: include_bytes!("assets-index-BTcjkfMZ.js.gz"),
+        plain: include_bytes!("assets-index-COk3obzv.js"),
+        packed: include_bytes!("assets-index-COk3obzv.js.gz"),
     },
     File {
         path: "/assets/index-ClxVFqZU.css",

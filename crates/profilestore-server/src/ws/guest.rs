@@ -78,6 +78,10 @@ struct State {
 /// How much is kept of what a game server tells of its SDK.
 const MAX_SDK_CHARS: usize = 100;
 
+/// How many requests may be under way besides three of each session: starts, messages, and those of
+/// sessions that are over, about which the store is asked.
+const MOST_BESIDES: usize = 4000;
+
 /// How many answered requests are remembered.
 const REMEMBERED: usize = 10_000;
 
@@ -281,6 +285,12 @@ impl Guest {
             pending.has.push((s, what));
         }
         Ok(())
+    }
+
+    /// Whether so much is under way that no frame is to be taken before something is answered.
+    pub(crate) fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        state.pending.len() > 3 * state.sessions.len() + MOST_BESIDES
     }
 
     /// Whether there is room for one more start or message; takes it.

@@ -164,3 +164,16 @@ async fn a_second_save_of_a_session_is_refused_while_the_first_is_unanswered() {
     guest.answer(1, &ServerFrame::Ended { i: 1 });
     brings(6, 7, Brings::Save).unwrap();
 }
+
+/// A game server that names sessions which are not there had the store asked about each at once.
+#[tokio::test]
+async fn no_frame_is_taken_while_very_many_requests_are_under_way() {
+    let guest = guest().await;
+    for i in 0..=MOST_BESIDES as u64 {
+        assert!(!guest.is_full(), "{i}");
+        assert!(matches!(guest.begin(i, 7), Begun::New));
+    }
+    assert!(guest.is_full());
+    guest.refuse(1, &Problem::new("session-ended", "the session is over"));
+    assert!(!guest.is_full());
+}

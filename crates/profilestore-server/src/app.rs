@@ -28,6 +28,9 @@ use crate::{
     ws::Hub,
 };
 
+/// How many exports are written at once. Each holds a thread for as long as its reader takes.
+const MOST_EXPORTS: usize = 8;
+
 /// The id of a request, for what is answered later than by its response.
 #[derive(Clone)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
@@ -71,6 +74,7 @@ struct Inner {
     request_time: Duration,
     /// One request at a time has all messages counted.
     counting: Arc<Semaphore>,
+    exporting: Arc<Semaphore>,
 }
 
 impl fmt::Debug for App {
@@ -102,11 +106,16 @@ impl App {
             is_local: config.is_local(),
             request_time: config.request_time,
             counting: Arc::new(Semaphore::new(1)),
+            exporting: Arc::new(Semaphore::new(MOST_EXPORTS)),
         }))
     }
 
     pub(crate) fn counting(&self) -> Arc<Semaphore> {
         self.0.counting.clone()
+    }
+
+    pub(crate) fn exporting(&self) -> Arc<Semaphore> {
+        self.0.exporting.clone()
     }
 
     pub(crate) fn store(&self) -> &dyn DataStore {

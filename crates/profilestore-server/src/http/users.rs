@@ -100,11 +100,16 @@ async fn take_out(
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::UsersExport)?;
     let keys = user_of(&user)?.keys();
+    let turn = app.exporting().try_acquire_owned().map_err(|_| {
+        let detail = "too many exports are under way at this process; try again when one has ended";
+        Problem::new("overloaded", detail)
+    })?;
     let (pieces, written) = mpsc::sync_channel(PIECES);
     let store = app.shared_store();
     let runtime = Handle::current();
     // Writing blocks, so that a slow reader holds up this export and nothing else.
     spawn_blocking(move || {
+        let _turn = turn;
         let filter = ExportFilter { keys, ..ExportFilter::default() };
         let mut writer = Pieces { pieces: pieces.clone(), gathered: Vec::new() };
         let done = runtime.block_on(export(&*store, &filter, &mut writer, &mut |_| {}));

@@ -135,6 +135,44 @@ fn erasure(served: &Served) -> Request<Body> {
         .unwrap()
 }
 
+/// Each export that nobody reads held a thread of the process for as long as its connection lasted.
+#[tokio::test]
+async fn exports_that_nobody_reads_leave_room_for_the_rest() {
+    let served = Served::start().await;
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    game.start(1, "user-1").await;
+    let (i, text) = (game.number(), "x".repeat(1 << 20));
+    game.send(json!({ "save": { "i": i, "s": 1, "n": 1, "user_ids": [4711],
+        "data": { "text": text } } }))
+        .await;
+    assert!(game.answer(i).await["saved"].is_object());
+    let export = || {
+        Request::get("/v1/users/4711/export")
+            .header("Host", "127.0.0.1")
+            .header("Authorization", format!("Bearer {}", served.admin))
+            .body(Body::empty())
+            .unwrap()
+    };
+    let mut unread = Vec::new();
+    loop {
+        let response = served.app.router().oneshot(export()).await.unwrap();
+        if response.status().as_u16() == 503 {
+            break;
+        }
+        assert_eq!(response.status().as_u16(), 200);
+        unread.push(response);
+        assert!(unread.len() < 100, "there is no limit");
+    }
+    assert!(!unread.is_empty());
+    refused(&served.admin().get("/v1/users/4711/export").await, 503, "overloaded");
+    served.admin().get("/v1/stores/PlayerData/profiles/user-1").await.is(200);
+    // When their readers are gone, they end.
+    drop(unread);
+    while served.admin().get("/v1/users/4711/export").await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The entry of a cleaning, if one is booked.
 async fn vacuum(served: &Served) -> Option<Value> {
     let log = served.admin().get("/v1/audit").await.is(200);

@@ -1,42 +1,9 @@
 """What the output of each bench says, as figures."""
 
 import re
-from dataclasses import dataclass
 
-
-@dataclass
-class Figure:
-    """A measured value, and the bare baseline of the same run where there is one."""
-
-    what: str
-    value: float
-    unit: str
-    beside: str = ""
-    base: float | None = None
-
-
-def number(text: str) -> float:
-    return float(text.replace(",", ""))
-
-
-def found(pattern: str, output: str) -> list[float]:
-    """The numbers that a pattern's groups find; an error names a pattern that finds nothing."""
-    match = re.search(pattern, output)
-    if not match:
-        raise ValueError(f"the output has no `{pattern}`")
-    return [number(group) for group in match.groups()]
-
-
-def rows(output: str, cells: int) -> list[list[float]]:
-    """The lines that are nothing but so many numbers."""
-    table = []
-    for line in output.splitlines():
-        parts = line.split()
-        if len(parts) == cells and all(re.fullmatch(r"[\d.]+", part) for part in parts):
-            table.append([number(part) for part in parts])
-    if not table:
-        raise ValueError(f"the output has no table of {cells} columns")
-    return table
+import bench_served
+from bench_figure import Figure, found, number, rows
 
 
 def sqlite(output: str) -> list[Figure]:
@@ -220,6 +187,12 @@ PARSERS = {
     "crash": crash,
     "edit-all": edit_all,
     "growth": growth,
+    "served": bench_served.served,
+    "served-roll": bench_served.roll,
+    "served-crash": bench_served.crash,
+    "served-stopped": bench_served.stopped,
+    "served-many": bench_served.many,
+    "served-wrk": bench_served.wrk,
     "luau-cpu": luau_cpu,
     "luau-memory": luau_memory,
     "luau-hour": luau_hour,

@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from statistics import median
 
-from bench_figures import GROWTH, PARSERS, Figure
+from bench_figure import Figure
+from bench_figures import GROWTH, PARSERS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "benchmarks.md"

@@ -18,8 +18,8 @@ With --against, an earlier commit is checked out and built in the target folder,
 pair: the earlier program, then this one. They are kept in docs/benchmarks/against.jsonl, and their
 table has both and the ratio of each pair.
 
-Needs Python 3.11; `instructions` needs perf, `postgres` and `messengers` need PostgreSQL and
-nats-server.
+Needs Python 3.11; `instructions` needs perf, `served-wrk` needs wrk, `postgres` and `messengers`
+need PostgreSQL and nats-server.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Group:
         return f"{servers}cargo bench -p {self.package}{features} --bench {self.bench}{arguments}"
 
 
-LIBRARY, LUAU = "profilestore", "profilestore-luau"
+LIBRARY, LUAU, SERVER = "profilestore", "profilestore-luau", "profilestore-server"
 GROUPS = {
     "sqlite": Group(LIBRARY, "sqlite", [], 120, "the store alone, beside its bare statements"),
     "instructions": Group(
@@ -89,6 +89,23 @@ GROUPS = {
         only_named=True,
     ),
     "growth": Group(LIBRARY, "growth", [], 900, "what the size of a store costs"),
+    "served": Group(SERVER, "served", [], 600, "sessions through a server process"),
+    "served-roll": Group(SERVER, "served", ["roll"], 900, "server processes replaced under play"),
+    "served-crash": Group(SERVER, "served", ["crash"], 600, "play lost, 10,000 remote sessions"),
+    "served-stopped": Group(
+        SERVER, "served", ["stopped"], 900, "a game server stopped for 30 s", only_named=True
+    ),
+    "served-many": Group(
+        SERVER,
+        "served",
+        ["many"],
+        1800,
+        "100,000 sessions on one server process",
+        only_named=True,
+    ),
+    "served-wrk": Group(
+        SERVER, "served", ["wrk"], 300, "reads over HTTP, asked by wrk", only_named=True
+    ),
     "luau-cpu": Group(LUAU, "luau", ["cpu"], 300, "a save of a game in Luau"),
     "luau-memory": Group(LUAU, "luau", ["memory"], 300, "an open session of a game in Luau"),
     "luau-hour": Group(
@@ -279,7 +296,7 @@ def main() -> int:
     if given.list:
         for name, group in GROUPS.items():
             named = "only when it is named, " if group.only_named else ""
-            print(f"{name:<13} {group.about} ({named}at most {group.limit} s a run)")
+            print(f"{name:<14} {group.about} ({named}at most {group.limit} s a run)")
             print(f"    {group.command()}")
         return 0
     if not (given.page or given.check):

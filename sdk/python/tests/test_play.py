@@ -18,6 +18,9 @@ from .serve import Serve, connected, until
 
 PLAYER: dict[str, Any] = {"coins": 0, "items": []}
 README = (Path(__file__).parent.parent / "README.md").read_text()
+PROGRAMS: list[str] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+"""The programs of the README: a whole one, and three parts."""
+CONNECTING = PROGRAMS[0].split("        profile =")[0].replace("PlayerData", "Bank")
 
 
 def give(data: dict[str, Any], gift: dict[str, Any], _: object) -> None:
@@ -383,16 +386,25 @@ class Play(unittest.IsolatedAsyncioTestCase):
         return out.decode(), faults.decode()
 
     async def test_the_readme_runs_as_it_stands_and_prints_what_it_says(self) -> None:
-        code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
         printed = re.search(r"python hello\.py\n(.*?)```", README, re.DOTALL)
-        assert code is not None and printed is not None
-        self.assertEqual(await self.output_of(code[1]), (printed[1], ""))
+        assert printed is not None
+        self.assertEqual(await self.output_of(PROGRAMS[0]), (printed[1], ""))
+
+    async def test_the_way_of_the_readme_to_end_a_game_server_leaves_nothing_held(self) -> None:
+        stop, _, _ = PROGRAMS[1:]
+        ending = "asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)"
+        body = indent(f'await players.start("stopped")\n{ending}\n{stop}', " " * 8)
+        program = f"import signal\n{CONNECTING}{body}\n\nasyncio.run(main())\n"
+        self.assertEqual(await self.output_of(program), ("", ""))
+        server = await self.game_server("eu-1")
+        stored = await server.store("Bank", PLAYER).get("stopped")
+        assert stored is not None
+        self.assertIsNone(stored["held"])
 
     async def test_the_trade_of_the_readme_moves_coins_and_sends_its_gift(self) -> None:
-        hello, trade, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-        connecting = hello[: hello.index("        profile =")].replace("PlayerData", "Bank")
+        _, trade, _ = PROGRAMS[1:]
         printing = 'print(ann.data["coins"], bob.data["coins"])'
-        program = connecting + indent(f"{trade}\n{printing}", " " * 8)
+        program = CONNECTING + indent(f"{trade}\n{printing}", " " * 8)
         printed = await self.output_of(f"{program}\n\nasyncio.run(main())\n")
         self.assertEqual(printed, ("0 2\n", ""))
         server = await self.game_server("eu-1")

@@ -291,10 +291,15 @@ test("a wrong key is refused at once", async () => {
 });
 
 /** The programs of the README, and what it says that the first one prints. */
-async function readme(): Promise<{ programs: string[]; printed: string }> {
+async function readme() {
   const text = await readFile(new URL("../README.md", import.meta.url), "utf8");
   const programs = [...text.matchAll(/```js\n([^]*?)```/g)].map(([, program]) => program ?? "");
-  return { programs, printed: /node hello\.mjs\n([^]*?)```/.exec(text)?.[1] ?? "" };
+  /** The first one with this in it. */
+  const program = (part: string): string => programs.find((one) => one.includes(part)) ?? "";
+  const hello = program("import");
+  const connecting = hello.slice(0, hello.indexOf("const profile =")).replace("PlayerData", "Bank");
+  const printed = /node hello\.mjs\n([^]*?)```/.exec(text)?.[1] ?? "";
+  return { hello, connecting, program, printed };
 }
 
 async function output(name: string, program: string): Promise<[string, string]> {
@@ -308,13 +313,30 @@ async function output(name: string, program: string): Promise<[string, string]> 
 }
 
 test("the README's program runs as it stands, and prints what the README says", async () => {
-  const { programs, printed } = await readme();
-  assert.deepEqual(await output("hello.mjs", programs[0] ?? ""), [printed, ""]);
+  const { hello, printed } = await readme();
+  assert.deepEqual(await output("hello.mjs", hello), [printed, ""]);
+});
+
+test("the README's second connection of a player goes on with what the first left", async () => {
+  const { connecting, program } = await readme();
+  const change = "(await players.start(user)).update((data) => (data.coins = 7));";
+  const first = `const user = "twice"; ${change}`;
+  const printing = "console.log(profile.data.coins); await server.close();";
+  const twice = connecting + first + program("isTheirs") + printing;
+  assert.deepEqual(await output("twice.mjs", twice), ["7\n", ""]);
+});
+
+test("the README's way to end a game server leaves nothing held", async () => {
+  const { connecting, program } = await readme();
+  const playing = 'await players.start("stopped"); process.kill(process.pid, "SIGTERM");';
+  assert.deepEqual(await output("stop.mjs", connecting + program("SIGTERM") + playing), ["", ""]);
+  const stored = await (await gameServer("eu-1")).store("Bank", player).get("stopped");
+  assert.equal(stored?.held, null);
 });
 
 test("the README's trade moves coins and sends its gift", async () => {
-  const [hello = "", trade = ""] = (await readme()).programs;
-  const connecting = hello.slice(0, hello.indexOf("const profile =")).replace("PlayerData", "Bank");
+  const { connecting, program } = await readme();
+  const trade = program("server.transaction");
   const printing = "console.log(ann.data.coins, bob.data.coins); await server.close();";
   assert.deepEqual(await output("trade.mjs", connecting + trade + printing), ["0 2\n", ""]);
   const server = await gameServer("eu-1");

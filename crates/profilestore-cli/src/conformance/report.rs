@@ -32,6 +32,16 @@ impl Row {
     fn of(name: String, shows: String, wrong: Vec<String>) -> Self {
         Self { name, shows, wrong, kills: Kills::default(), late: 0 }
     }
+
+    /// Its line, and one for each thing that is wrong.
+    fn tell(&self) -> Result<(), Failure> {
+        let verdict = if self.wrong.is_empty() { "ok  " } else { "FAIL" };
+        say(format_args!("{verdict}  {}  ({})", self.name, self.shows))?;
+        for why in &self.wrong {
+            say(format_args!("        {why}"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Conformance {
@@ -47,14 +57,16 @@ impl Conformance {
                 let ran = vectors::run(&self.driver, &text).await;
                 let (count, wrong) = ran.map_err(Failure::Work)?;
                 let shows = "rules that need no server".to_owned();
-                rows.push(Row::of(format!("{count} vectors"), shows, wrong));
+                let row = Row::of(format!("{count} vectors"), shows, wrong);
+                row.tell()?;
+                rows.push(row);
             }
             rows.extend(self.scripts(&ground).await?);
         }
         if self.random || self.quick {
-            rows.extend(self.seeds(&ground).await);
+            rows.extend(self.seeds(&ground).await?);
         }
-        self.tell(&rows)
+        self.sum_up(&rows)
     }
 
     /// A file of the kit.
@@ -82,17 +94,17 @@ impl Conformance {
         }
         let driver = self.driver.clone();
         let ground = ground.clone();
-        Ok(at_once(self.at_once, all, move |script: Script| {
+        at_once(self.at_once, all, move |script: Script| {
             let (driver, ground) = (driver.clone(), ground.clone());
             async move {
                 let wrong = script.run(&driver, &ground).await;
                 Row::of(script.name, script.shows, wrong)
             }
         })
-        .await)
+        .await
     }
 
-    async fn seeds(&self, ground: &Ground) -> Vec<Row> {
+    async fn seeds(&self, ground: &Ground) -> Result<Vec<Row>, Failure> {
         let seeds: Vec<u64> =
             self.seeds.clone().take(if self.quick { 2 } else { usize::MAX }).collect();
         let (driver, ground) = (self.driver.clone(), ground.clone());
@@ -112,15 +124,9 @@ impl Conformance {
         .await
     }
 
-    fn tell(&self, rows: &[Row]) -> Result<Status, Failure> {
+    /// What all of them came to.
+    fn sum_up(&self, rows: &[Row]) -> Result<Status, Failure> {
         let failed: Vec<_> = rows.iter().filter(|row| !row.wrong.is_empty()).collect();
-        for row in rows {
-            let verdict = if row.wrong.is_empty() { "ok  " } else { "FAIL" };
-            say(format_args!("{verdict}  {}  ({})", row.name, row.shows))?;
-            for why in &row.wrong {
-                say(format_args!("        {why}"))?;
-            }
-        }
         let servers: u64 = rows.iter().map(|row| row.kills.servers).sum();
         let game_servers: u64 = rows.iter().map(|row| row.kills.game_servers).sum();
         let late: u64 = rows.iter().map(|row| row.late).sum();
@@ -148,8 +154,13 @@ impl Conformance {
     }
 }
 
-/// Works on several at a time; the results are in the order of the work.
-async fn at_once<Item, Work, Doing>(most: usize, items: Vec<Item>, work: Work) -> Vec<Row>
+/// Works on several at a time, and tells each result when it is there. They come back in the order
+/// of the work.
+async fn at_once<Item, Work, Doing>(
+    most: usize,
+    items: Vec<Item>,
+    work: Work,
+) -> Result<Vec<Row>, Failure>
 where
     Item: Send + 'static,
     Work: Fn(Item) -> Doing,
@@ -164,9 +175,14 @@ where
             (at, doing.await)
         });
     }
-    let mut rows = running.join_all().await;
+    let mut rows = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        let (at, row) = ended.map_err(|error| Failure::Work(error.to_string()))?;
+        row.tell()?;
+        rows.push((at, row));
+    }
     rows.sort_by_key(|(at, _)| *at);
-    rows.into_iter().map(|(_, row)| row).collect()
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 /// Makes the tables if they are not there, and a key.

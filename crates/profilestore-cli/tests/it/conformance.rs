@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -65,4 +66,26 @@ fn a_kit_that_is_killed_leaves_no_process_behind() {
             wait_until("a process has ended", || !runs(id));
         }
     }
+}
+
+#[test]
+fn a_row_of_the_kit_is_told_when_it_has_ended() {
+    let place = Place::new();
+    fs::write(place.path("driver.sh"), DRIVER).unwrap();
+    let script = r#"{"name": "one whose driver says nothing", "shows": "", "steps": []}"#;
+    let scripts = format!(r#"{{"about": "", "faults": {{}}, "scripts": [{script}]}}"#);
+    fs::write(place.path("scripts.json"), scripts).unwrap();
+    fs::write(place.path("vectors.json"), r#"{"about": "", "vectors": []}"#).unwrap();
+    let mut kit = place
+        .command(&["conformance", "--data", ".", "--driver", "sh driver.sh"])
+        .env("TMPDIR", place.folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(kit.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    kit.kill().unwrap();
+    kit.wait().unwrap();
+    assert_eq!(first, "ok    0 vectors  (rules that need no server)");
+    assert_eq!(lines.count(), 0, "the script goes on, so there is no row of it yet");
 }

@@ -22,6 +22,7 @@ mod reflection;
 mod seeds;
 mod services;
 mod small_services;
+mod spaces;
 mod specs;
 mod stored_values;
 mod surface;

@@ -454,7 +454,7 @@ async fn work(
             return desk.guest.close(1000, "goodbye");
         }
         desk.take(frame, revoked.load(Ordering::Relaxed));
-        while desk.guest.is_full() {
+        while desk.guest.is_full() && desk.guest.is_current(connection) {
             tokio::time::sleep(FULL_PAUSE).await;
         }
     }

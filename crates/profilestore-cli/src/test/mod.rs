@@ -22,14 +22,14 @@ mod replay;
 #[cfg(feature = "luau")]
 mod report;
 
-/// Run the tests of a Roblox game: every NAME.spec.luau in its tree
+/// Run the tests of a Roblox game: every NAME.spec.luau and NAME.test.luau in its tree
 ///
 /// PATH is a folder with a default.project.json, a project file of Rojo's format, or a place file
-/// (.rbxl, .rbxlx), of which every ModuleScript NAME.spec is run. Tests are written with describe,
-/// it and expect, as TestEZ has them. Each file gets a store of its own, in memory, and virtual
-/// time, in which waiting takes none. Within a test, simulate.join(USER_ID)
-/// lets a player join, simulate.leave(USER_ID) leave and simulate.buy(USER_ID, PRODUCT_ID) buy.
-/// Exit code 1: a test failed.
+/// (.rbxl, .rbxlx), of which every ModuleScript NAME.spec or NAME.test is run. Tests are written
+/// with describe, it and expect, as TestEZ has them. Each file gets a store of its own, in memory,
+/// and virtual time, in which waiting takes none. Within a test, simulate.join(USER_ID) lets a
+/// player join, simulate.leave(USER_ID) leave and simulate.buy(USER_ID, PRODUCT_ID) buy. Exit
+/// code 1: a test failed.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Test {
     /// A folder with a default.project.json, a project file, or a place file

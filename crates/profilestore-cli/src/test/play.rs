@@ -54,8 +54,8 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
         return Err(Failure::Usage(match &test.only {
             Some(only) => format!("no test has `{only}` in its file's path or its name"),
             None => {
-                "no test was run: a test is an `it` in the function that a file NAME.spec.luau \
-                     returns"
+                "no test was run: a test is an `it` in the function that a file NAME.spec.luau or \
+                     NAME.test.luau returns"
                     .to_owned()
             }
         }));
@@ -140,8 +140,8 @@ impl<'a> Jobs<'a> {
         let specs = tree.specs();
         if specs.is_empty() {
             return Err(Failure::Usage(format!(
-                "there are no tests in {}: a test is a file NAME.spec.luau in the game's tree that \
-                 returns a function with describe and it in it",
+                "there are no tests in {}: a test is a file NAME.spec.luau or NAME.test.luau in \
+                 the game's tree that returns a function with describe and it in it",
                 test.path.display()
             )));
         }

@@ -136,6 +136,26 @@ fn tests_that_pass_are_code_0_with_a_line_for_each_file() {
 }
 
 #[test]
+fn a_game_from_nothing_is_tested_with_the_project_that_the_program_names() {
+    let place = Place::new();
+    fs::create_dir(place.path("src")).unwrap();
+    let spec = "return function()
+        it('is', function() expect(1 + 1).to.equal(2) end)
+    end";
+    for name in ["Old.spec.luau", "New.test.luau", "Other.test.lua"] {
+        fs::write(place.path("src").join(name), spec).unwrap();
+    }
+    let ran = place.run(&["test"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let (_, project) = ran.stderr.split_once("The smallest is ").unwrap();
+    fs::write(place.path("default.project.json"), project).unwrap();
+    let printed = place.ok(&["test"]);
+    assert!(printed.ends_with("3 files: 3 passed, 0 failed\n"), "{printed}");
+    let ran = place.run(&["test", "src/Old.spec.luau"]);
+    assert!(ran.code == 2 && ran.stderr.contains("is a script, and no game"), "{ran:?}");
+}
+
+#[test]
 fn a_test_that_fails_is_code_1_with_its_reason_its_place_and_what_was_printed() {
     let spec = "return function()
         it('adds <up>', function()

@@ -120,8 +120,8 @@ impl Tree {
         &self.warnings
     }
 
-    /// The files of ModuleScripts that hold tests: `NAME.spec.luau` or `NAME.spec.lua`, except
-    /// those of installed packages.
+    /// The files of ModuleScripts that hold tests, except those of installed packages:
+    /// `NAME.spec.luau` or `NAME.test.luau`, also with `.lua`.
     pub fn specs(&self) -> Vec<String> {
         let mut found = Vec::new();
         each_own(&self.root, &mut |node| {
@@ -148,7 +148,8 @@ impl Tree {
 }
 
 fn is_spec(node: &Node) -> bool {
-    node.class == "ModuleScript" && node.name.ends_with(".spec")
+    let is_test = [".spec", ".test"].iter().any(|ending| node.name.ends_with(ending));
+    node.class == "ModuleScript" && is_test
 }
 
 /// Whether it is a script that only clients run.
@@ -177,10 +178,19 @@ pub fn is_project(path: &Path) -> bool {
     path.is_dir() || files::is_project_file(path) || place::is_place(path)
 }
 
+/// A project of one folder.
+const SMALLEST: &str =
+    r#"{"tree": {"$className": "DataModel", "ServerScriptService": {"$path": "src"}}}"#;
+
 /// The project file that a caller means by a path.
 fn project_file(path: &Path) -> Result<PathBuf, TreeError> {
     if !path.is_dir() {
-        return Ok(path.to_owned());
+        return if path.extension().is_some_and(|ending| ending == "luau" || ending == "lua") {
+            let what = "is a script, and no game: name its game's folder or project file";
+            Err(TreeError::new(path, what))
+        } else {
+            Ok(path.to_owned())
+        };
     }
     if let Some(file) = files::default_project(path) {
         return Ok(file);
@@ -192,7 +202,7 @@ fn project_file(path: &Path) -> Result<PathBuf, TreeError> {
         .collect();
     others.sort();
     let advice = if others.is_empty() {
-        "write one (Rojo's format), or name a script".to_owned()
+        format!("write one (Rojo's format), or run a script alone. The smallest is {SMALLEST}")
     } else {
         format!("name one of these instead: {}", others.join(", "))
     };

@@ -225,6 +225,7 @@ fn what_is_wrong_is_said_with_its_file_and_what_to_do() {
             vec![("README.md", "")],
             "GAME: there is no default.project.json in this folder; write one",
         ),
+        (vec![("README.md", "")], "run a script alone. The smallest is {\"tree\": {"),
         (vec![("place.project.json", "{}")], "name one of these instead: GAME/place.project.json"),
         (
             vec![("default.project.json", "{ \"tree\" }")],

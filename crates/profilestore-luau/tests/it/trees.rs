@@ -155,6 +155,44 @@ fn scripts_run_by_where_they_are_and_by_their_context() {
 }
 
 #[test]
+fn scripts_that_are_copied_moved_or_enabled_later_begin_once() {
+    let tree = small(&[
+        ("src/Spinner.server.luau", "print(script:GetFullName())"),
+        ("src/Spinner.meta.json", r#"{ "properties": { "Disabled": true } }"#),
+        (
+            "src/Main.server.luau",
+            "local spinner, part = script.Parent.Spinner, Instance.new('Part')
+            local copy = spinner:Clone()
+            copy.Enabled = true
+            copy.Parent = part
+            task.wait()
+            print('copied')
+            part.Parent = workspace
+            task.wait()
+            spinner.Enabled = true
+            task.wait()
+            spinner.Parent = workspace
+            copy.Parent = game.ServerStorage
+            copy.Parent = workspace
+            local player = game.Players.PlayerAdded:Wait()
+            local tool = Instance.new('Tool')
+            spinner:Clone().Parent = tool
+            tool.Parent = player.Backpack",
+        ),
+    ]);
+    let printed = play(tree, |game| with_players(game, "7:join@1s,leave@9s")).succeeded();
+    assert_eq!(
+        printed,
+        [
+            "copied",
+            "Workspace.Part.Spinner",
+            "ServerScriptService.Spinner",
+            "Players.Player7.Backpack.Tool.Spinner"
+        ]
+    );
+}
+
+#[test]
 fn a_script_that_waits_for_what_never_comes_is_a_failure_that_names_it() {
     let tree = small(&[
         ("src/Main.server.luau", "local a = 1\ngame.ReplicatedStorage:WaitForChild('Shared')"),

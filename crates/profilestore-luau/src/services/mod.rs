@@ -4,6 +4,7 @@
 //! host. What is not there gives an error that names it. What the servers of a game share is in
 //! [`world`].
 
+mod bans;
 mod data_store;
 mod http;
 mod memory;

@@ -17,6 +17,7 @@ use profilestore::env::{Env, Rng};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
+    bans::{self, Bans},
     memory::{self, Memory},
     messages::{self, Topics},
     purchases::{self, Purchases},
@@ -60,6 +61,7 @@ pub(super) struct Inner {
     pub(super) servers: Vec<Server>,
     pub(super) reservations: Reservations,
     players: BTreeMap<i64, Player>,
+    pub(super) bans: Bans,
     pub(super) topics: Topics,
     pub(super) purchases: Purchases,
     pub(super) memory: Memory,
@@ -113,6 +115,7 @@ impl World {
             servers,
             reservations: Reservations::default(),
             players: BTreeMap::new(),
+            bans: Bans::default(),
             topics: Topics::default(),
             purchases: Purchases::default(),
             memory: Memory::default(),
@@ -199,10 +202,14 @@ impl World {
         self.inner.lock().players.values().filter(|player| player.servers.contains(&server)).count()
     }
 
-    /// A player joins a server. Nothing happens if the player is there already.
+    /// A player joins a server. Nothing happens if the player is there already, or is banned.
     pub(super) fn join(self: &Arc<Self>, server: usize, user_id: i64, join: &Join) {
         {
             let mut inner = self.inner.lock();
+            if inner.bans.holds(user_id, self.env.unix_ms()) {
+                tracing::debug!(user_id, "banned");
+                return;
+            }
             let servers = &mut inner.players.entry(user_id).or_default().servers;
             if servers.contains(&server) {
                 return;
@@ -317,6 +324,7 @@ pub(super) fn install(
     };
     host.set("give_up", vm.prompt(give_up)?)?;
 
+    bans::install(vm, host, world)?;
     purchases::install(vm, host, world, server)?;
     reserved::install(vm, host, world)?;
     memory::install(vm, host, world)?;

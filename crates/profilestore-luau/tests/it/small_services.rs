@@ -147,6 +147,33 @@ fn badges_debris_tweens_texts_and_users_answer() {
 }
 
 #[test]
+fn who_is_banned_leaves_and_joins_no_server_until_the_ban_is_over() {
+    let ran = run(
+        "local Players = game:GetService('Players')
+        Players.PlayerAdded:Connect(function(player)
+            print('joins', player)
+            task.wait(1)
+            Players:BanAsync({ UserIds = { player.UserId }, Duration = 60, DisplayReason = 'rude', PrivateReason = 'chat' })
+        end)
+        Players.PlayerRemoving:Connect(function(player) print('leaves', player) end)
+        task.wait(300)
+        local bans = Players:GetBanHistoryAsync(7)
+        assert(bans.IsFinished and #bans:GetCurrentPage() == 2)
+        assert(bans:GetCurrentPage()[1].Duration == 60 and bans:GetCurrentPage()[2].DisplayReason == 'rude')
+        Players:UnbanAsync({ UserIds = { 7 } })
+        assert(not Players:GetBanHistoryAsync(7):GetCurrentPage()[1].Ban)
+        for _, config in { {}, { UserIds = { 'x' } }, { UserIds = { 1 }, Duration = 0 } } do
+            assert(not pcall(Players.BanAsync, Players, config))
+        end",
+        |game| game.players("7:join@1s,join@30s,join@100s".parse().expect("a plan")),
+    );
+    assert_eq!(
+        ran.succeeded(),
+        ["joins Player7", "leaves Player7", "joins Player7", "leaves Player7"]
+    );
+}
+
+#[test]
 fn every_class_has_its_properties_with_their_types() {
     check(
         "local part = Instance.new('Part')

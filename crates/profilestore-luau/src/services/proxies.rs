@@ -5,7 +5,7 @@ use mlua::{Function, Lua, Table, UserData, UserDataFields as _, UserDataRegistry
 
 use crate::vm::Answer;
 
-const KINDS: [&str; 27] = [
+const KINDS: [&str; 32] = [
     "Instance",
     "EnumItem",
     "Enum",
@@ -33,9 +33,24 @@ const KINDS: [&str; 27] = [
     "Random",
     "Font",
     "BrickColor",
+    "RaycastParams",
+    "OverlapParams",
+    "PhysicalProperties",
+    "PathWaypoint",
+    "Content",
 ];
-const METAMETHODS: [&str; 9] =
-    ["__index", "__newindex", "__tostring", "__eq", "__add", "__sub", "__mul", "__div", "__unm"];
+const METAMETHODS: [&str; 10] = [
+    "__index",
+    "__newindex",
+    "__tostring",
+    "__eq",
+    "__add",
+    "__sub",
+    "__mul",
+    "__div",
+    "__idiv",
+    "__unm",
+];
 
 /// An object of one of [`KINDS`].
 struct Proxy<const KIND: usize>;
@@ -94,6 +109,11 @@ pub(super) fn kind(lua: &Lua, (name, metamethods): (String, Table)) -> Answer<Fu
             maker::<24>,
             maker::<25>,
             maker::<26>,
+            maker::<27>,
+            maker::<28>,
+            maker::<29>,
+            maker::<30>,
+            maker::<31>,
         ];
         makers[kind](lua)
     };

@@ -63,6 +63,19 @@ def sessions(output: str) -> list[Figure]:
     return figures
 
 
+def trace(output: str) -> list[Figure]:
+    p50, commit = found(r"p50 ([\d.]+) ms \(one bare commit: p50 ([\d.]+) ms\)", output)
+    calls, within, between = found(
+        r"(\d+) calls; ([\d.]+) ms within them, ([\d.]+) ms between them", output
+    )
+    return [
+        Figure("hand-over between two stores on one file, p50", p50, "ms", "a bare commit", commit),
+        Figure("in it, calls of the store", calls, ""),
+        Figure("in it, within calls of the store", within, "ms"),
+        Figure("in it, between calls", between, "ms"),
+    ]
+
+
 def live(output: str) -> list[Figure]:
     [memory, data] = found(r"memory (\d+) MB, [\s\S]*?the data's own (\d+) MB", output)
     figures = [Figure("memory of all", memory, "MB", "the data's own", data)]
@@ -182,6 +195,7 @@ PARSERS = {
     "sqlite": sqlite,
     "instructions": instructions,
     "sessions": sessions,
+    "trace": trace,
     "live": live,
     "million": live,
     "crash": crash,

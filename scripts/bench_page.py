@@ -125,6 +125,8 @@ def section(results: list[dict]) -> list[str]:
     lines = [title, "", about_runs(results), ""]
     figures = by_name(results)
     lines += by_size(figures) if first["group"] == "growth" else table(figures)
+    if first["group"] == "trace":
+        lines += ["", "The calls of one run:", "", "```text", first["output"].strip(), "```"]
     lines += ["", "```console"]
     command = f"$ {first['command']}"
     if len(command) > 100:

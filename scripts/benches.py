@@ -77,6 +77,7 @@ GROUPS = {
         alone="scripts/benches.py --runs 1 instructions",
     ),
     "sessions": Group(LIBRARY, "sessions", [], 300, "saves, hand-overs, CPU and memory"),
+    "trace": Group(LIBRARY, "trace", [], 60, "where the time of a hand-over goes"),
     "live": Group(LIBRARY, "many", ["live", "100000"], 300, "100,000 sessions in one process"),
     "crash": Group(LIBRARY, "many", ["crash", "100000"], 300, "play lost, 100,000 sessions"),
     "edit-all": Group(LIBRARY, "edit_all", [], 300, "one edit for 100,000 profiles"),

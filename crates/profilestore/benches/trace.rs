@@ -1,0 +1,262 @@
+//! One hand-over between two stores on one SQLite file, call by call: where its time goes.
+//!
+//! `cargo bench -p profilestore --bench trace`
+//!
+//! Both game servers are in this process, but each has a store and a messenger of its own, as two
+//! processes have: what one commits, the other finds in the file.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use profilestore::{
+    GameServer, ProfileKey, ProfileStore,
+    data_store::{
+        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt as _, Identity,
+        KeyQuery, KeyState, NewValue, Retention, Returning, ServerRow, Snapshot, SqliteMessenger,
+        SqliteOptions, SqliteStore, StoreError, StoredVersion, SweepCursor, SweepReport,
+        VersionInfo, VersionLinks, VersionQuery, VersionRef,
+    },
+    env::Env,
+};
+use serde::{Deserialize, Serialize};
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How many hand-overs are measured. The one whose time is in the middle is shown.
+const TIMES: usize = 300;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Player {
+    coins: u64,
+}
+
+/// A call of a store.
+#[derive(Debug, Clone)]
+struct Call {
+    server: &'static str,
+    what: String,
+    from: Instant,
+    to: Instant,
+}
+
+type Calls = Arc<Mutex<Vec<Call>>>;
+
+/// A store that notes when it is called.
+#[derive(Debug)]
+struct Traced {
+    server: &'static str,
+    store: SqliteStore,
+    calls: Calls,
+}
+
+impl Traced {
+    async fn timed<T>(&self, what: String, call: impl Future<Output = T> + Send) -> T {
+        let from = Instant::now();
+        let answer = call.await;
+        let call = Call { server: self.server, what, from, to: Instant::now() };
+        self.calls.lock().push(call);
+        answer
+    }
+}
+
+/// What commits change, in a word for each change.
+fn words(commits: &[Commit]) -> String {
+    let changes = commits.iter().flat_map(|commit| &commit.changes);
+    let words: Vec<_> = changes
+        .map(|change| match change {
+            Change::Write { .. } => "save",
+            Change::Lease { .. } => "lease",
+            Change::RenewServer { .. } => "renewal",
+            _ => "other",
+        })
+        .collect();
+    format!("commit: {}", words.join(", "))
+}
+
+#[async_trait]
+impl DataStore for Traced {
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        self.timed("identity".into(), self.store.identity()).await
+    }
+
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
+        self.timed("look".into(), self.store.read(keys, returning)).await
+    }
+
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
+        self.store.version(key, version).await
+    }
+
+    async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
+        self.store.versions(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.store.links(key, after, limit).await
+    }
+
+    async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
+        self.store.keys(query).await
+    }
+
+    async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
+        self.timed("servers".into(), self.store.servers()).await
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        self.timed(words(&commits), self.store.commit(commits)).await
+    }
+
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: tokio::time::Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
+        self.timed(words(&commits), self.store.commit_by(commits, deadline)).await
+    }
+
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
+        self.store.sweep(retention, cursor).await
+    }
+}
+
+fn main() -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(trace())
+}
+
+async fn server_on(
+    path: &Path,
+    job: &'static str,
+    calls: &Calls,
+) -> Outcome<(GameServer, ProfileStore<Player>)> {
+    let store = SqliteStore::open(path, SqliteOptions::default())?;
+    let messenger = SqliteMessenger::new(&store);
+    let traced = Traced { server: job, store, calls: calls.clone() };
+    let server = GameServer::builder(traced).messenger(messenger).job_id(job).start().await?;
+    let players = server.store_builder("PlayerData").template(Player::default()).build()?;
+    Ok((server, players))
+}
+
+/// A hand-over, with the calls from its beginning on.
+struct HandOver {
+    took: Duration,
+    began: Instant,
+    calls: Vec<Call>,
+}
+
+async fn trace() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("p.db");
+    let calls = Calls::default();
+    let (a, here) = server_on(&path, "a", &calls).await?;
+    let (b, there) = server_on(&path, "b", &calls).await?;
+    let mut profile = here.start_session("p").await?;
+    let mut measured = Vec::new();
+    for round in 0..TIMES {
+        profile.update(|data| data.coins += 1)?;
+        // A hand-over of a profile that has just been handed over is a case of its own.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        calls.lock().clear();
+        let began = Instant::now();
+        let to = if round % 2 == 0 { &there } else { &here };
+        profile = to.start_session("p").await?;
+        let took = began.elapsed();
+        measured.push(HandOver { took, began, calls: calls.lock().clone() });
+    }
+    let commit = bare_commits(&path).await?;
+    measured.sort_by_key(|one| one.took);
+    show(&mut measured[TIMES / 2], commit);
+    for server in [a, b] {
+        let _ = server.shutdown().await;
+    }
+    Ok(())
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn show(one: &mut HandOver, commit: Duration) {
+    one.calls.sort_by_key(|call| call.from);
+    println!(
+        "hand-over between two stores on one file: p50 {:.2} ms (one bare commit: p50 {:.2} ms)",
+        ms(one.took),
+        ms(commit)
+    );
+    println!("{:>8} {:>8}  {:<6} call", "from ms", "to ms", "server");
+    // What both servers wait for the store, without counting a moment twice.
+    let (mut within, mut until) = (Duration::ZERO, one.began);
+    for call in &one.calls {
+        let (from, to) = (call.from - one.began, call.to - one.began);
+        println!("{:>8.3} {:>8.3}  {:<6} {}", ms(from), ms(to), call.server, call.what);
+        if call.to > until {
+            within += call.to - call.from.max(until);
+            until = call.to;
+        }
+    }
+    println!(
+        "{} calls; {:.2} ms within them, {:.2} ms between them",
+        one.calls.len(),
+        ms(within),
+        ms(one.took.saturating_sub(within))
+    );
+}
+
+/// The median time of a commit of one small value, on a store of its own on the same file.
+async fn bare_commits(path: &Path) -> Outcome<Duration> {
+    let store = SqliteStore::open(path, SqliteOptions::default())?;
+    let incarnation = store.identity().await?.incarnation;
+    let key = ProfileKey::new("Bare", "global", "bare")?;
+    let mut took = Vec::new();
+    for version in 0..TIMES as u64 {
+        let write = Change::Write {
+            key: key.clone(),
+            epoch: 0,
+            version,
+            value: NewValue::Bytes(bytes::Bytes::from_static(&[1, 0])),
+            user_ids: Vec::new(),
+            cause: Cause::Save,
+            author: "bench".into(),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        };
+        let commit = Commit {
+            id: CommitId(Env::system().uuid()),
+            incarnation,
+            from: None,
+            changes: vec![write],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        let began = Instant::now();
+        store.commit_one(commit).await?;
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    Ok(took[took.len() / 2])
+}

@@ -132,7 +132,7 @@ export class Http {
     readonly key: string,
   ) {
     if (!/^https?:\/\//.test(text("url", url)) || !URL.canParse(url)) {
-      throw failure("invalid", "an address begins with http:// or https://");
+      throw failure("invalid", `an address begins with http:// or https://: given=\`${url}\``);
     }
     // Such as one from a file, with the end of its line.
     if (!/^[\x21-\x7e]+$/.test(text("key", key))) {

@@ -108,6 +108,13 @@ export function parse(text: string, numbers: Numbers): unknown {
   return JSON.parse(text) as unknown;
 }
 
+/** The same value, of which no part can be changed. */
+export function frozen<T>(value: T): T {
+  if (typeof value !== "object" || value === null) return value;
+  Object.values(value).forEach(frozen);
+  return Object.freeze(value);
+}
+
 /** A decimal number's digits and exponent, so that different spellings of it are the same. */
 function decimal(token: string): string {
   const [, sign = "", whole = "", fraction = "", exponent = "0"] =

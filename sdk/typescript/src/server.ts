@@ -37,7 +37,7 @@ export function connect(url: string | readonly string[], options: ConnectOptions
 function checkUrls(urls: readonly string[]): void {
   const isUrl = (url: string) => /^wss?:\/\//.test(text("url", url)) && URL.canParse(url);
   if (urls.length > 0 && urls.every(isUrl)) return;
-  throw failure("invalid", "an address begins with ws:// or wss://");
+  throw failure("invalid", `an address begins with ws:// or wss://: given=\`${urls.join(" ")}\``);
 }
 
 const CLOSE_MS = 30_000;

@@ -162,7 +162,7 @@ export class Store<T> {
       const template = parse(this.#template, this.#numbers);
       document.change((data) => void fill(data, template));
     }
-    check?.(document.view);
+    check?.(parse(document.text, this.#numbers) as T);
     const { s, epoch, version, meta } = started;
     const opened = { s, store: this.name, scope: this.scope, key, epoch, version, meta };
     const profile = new Profile(opened, document, this.shop, saveWithinMs, this.shop.report);

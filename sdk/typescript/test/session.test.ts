@@ -334,6 +334,17 @@ test("a number in tags that cannot be held is an error only when they are read",
   assert.deepEqual([wire.last.data.coins, "tags" in wire.last], [1, false]);
 });
 
+test("data that is changed outside of an update is an error, and not lost in silence", () => {
+  const { profile } = session();
+  profile.update((data) => Object.assign(data, { coins: 1, items: [{ name: "sword" }] }));
+  const data = profile.data as unknown as { coins: number; items: { name: string }[] };
+  assert.throws(() => (data.coins = 2), TypeError);
+  assert.throws(() => data.items.push({ name: "bow" }), TypeError);
+  assert.throws(() => Object.assign(data.items[0] as object, { name: "bow" }), TypeError);
+  profile.update((own) => (own.coins += 1));
+  assert.deepEqual(profile.data, { coins: 2, items: [{ name: "sword" }] });
+});
+
 test("a change within a change is refused, and loses nothing", async () => {
   const { wire, profile } = session();
   const within: unknown[] = [];

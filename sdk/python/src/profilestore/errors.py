@@ -24,9 +24,9 @@ ADVICE: dict[str, Advice] = {
 class ProfileError(Exception):
     """
     Every error of this package. ``kind`` says what happened, such as ``taken-elsewhere``; the page
-    ``docs/errors.md`` explains each, and the server at ``/errors/KIND``. ``advice`` says what to do: ``retry`` the call,
-    ``retry-as`` (the same call under the same id), ``leave`` (let the player go), ``ignore``, or
-    ``fix`` the program. ``problem`` is all that the server said.
+    ``docs/errors.md`` explains each, and so does the server at ``/errors/KIND``. ``advice`` says
+    what to do: ``retry`` the call, ``retry-as`` (the same call under the same id), ``leave`` (let
+    the player go), ``ignore``, or ``fix`` the program. ``problem`` is all that the server said.
     """
 
     def __init__(self, problem: Mapping[str, Any]) -> None:

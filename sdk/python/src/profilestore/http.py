@@ -71,7 +71,7 @@ class Http:
 
     def __init__(self, url: str, key: str) -> None:
         if not _is_address(text("url", url)):
-            raise failure("invalid", "an address begins with http:// or https://")
+            raise failure("invalid", f"an address begins with http:// or https://: given=`{url}`")
         # Such as one from a file, with the end of its line.
         if not re.fullmatch("[\x21-\x7e]+", text("key", key)):
             raise failure("invalid", "a key has letters, digits and underscores, and no space")

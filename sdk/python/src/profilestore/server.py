@@ -45,7 +45,8 @@ async def connect(
     is_one = isinstance(url, (str, bytes)) or not isinstance(url, Iterable)
     urls = [text("url", one) for one in ([url] if is_one else url)]
     if not urls or not all(one.startswith(("ws://", "wss://")) for one in urls):
-        raise failure("invalid", "an address begins with ws:// or wss://")
+        given = " ".join(urls)
+        raise failure("invalid", f"an address begins with ws:// or wss://: given=`{given}`")
     text("key", key)
     text("job", job)
     whole("place", place)

@@ -3,7 +3,7 @@
  * is in it. Pure; it knows of no connection. A change that fails leaves nothing behind.
  */
 import { failure, inWords, isPromise, quiet } from "../errors.js";
-import { parse, stringify, type Numbers } from "../json.js";
+import { frozen, parse, stringify, type Numbers } from "../json.js";
 import { edited } from "./edit.js";
 import type { Beside, BesideDraft } from "./beside.js";
 
@@ -49,9 +49,9 @@ export class Document<T> {
     this.#text = this.#stored = stringify(value, numbers);
   }
 
-  /** For reading. A new object after each change. */
+  /** For reading: frozen, and a new object after each change. */
   get view(): T {
-    return (this.#view ??= parse(this.#text, this.numbers) as T);
+    return (this.#view ??= frozen(parse(this.#text, this.numbers)) as T);
   }
 
   get text(): string {

@@ -111,7 +111,7 @@ export class Profile<T> {
     });
   }
 
-  /** The data, for reading: a new object after each change. `update` changes it. */
+  /** The data, for reading: frozen, and a new object after each change. `update` changes it. */
   get data(): Reading<T> {
     return this.#document.view as Reading<T>;
   }

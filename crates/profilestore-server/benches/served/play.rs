@@ -8,7 +8,11 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use profilestore_testbed::LoadClient;
-use tokio::sync::Barrier;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Barrier,
+};
 
 use crate::{Outcome, child::Other, own, own_bytes, percentiles, player, text_of};
 
@@ -24,6 +28,7 @@ pub(crate) const AT_ONCE: usize = 64;
 pub(crate) const STARTS: usize = 3000;
 const HELD: usize = 10_000;
 const HAND_OVERS: usize = 300;
+const ROUND_TRIPS: usize = 2000;
 
 pub(crate) async fn connect(server: &Other, job: &str) -> Outcome<LoadClient> {
     Ok(LoadClient::connect(server.address, &server.key, job).await.ok_or("no connection")?)
@@ -263,6 +268,29 @@ async fn own_hand_overs(folder: &Path) -> Outcome<Vec<Duration>> {
     Ok(took.split_off(1))
 }
 
+/// A bare round trip over loopback: half of them take at most so many milliseconds.
+async fn round_trip() -> Outcome<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut near = TcpStream::connect(listener.local_addr()?).await?;
+    let (mut far, _) = listener.accept().await?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let echo = tokio::spawn(async move {
+        let mut byte = [0];
+        while far.read_exact(&mut byte).await.is_ok() && far.write_all(&byte).await.is_ok() {}
+    });
+    let (mut took, mut byte) = (Vec::new(), [0]);
+    for _ in 0..ROUND_TRIPS {
+        let began = Instant::now();
+        near.write_all(&byte).await?;
+        near.read_exact(&mut byte).await?;
+        took.push(began.elapsed());
+    }
+    drop(near);
+    echo.await?;
+    Ok(percentiles(&mut took).0)
+}
+
 pub(crate) async fn hand_over(folder: &Path) -> Outcome {
     let mut own = own_hand_overs(folder).await?;
     let mut remote = remote_hand_overs(folder).await?;
@@ -271,6 +299,7 @@ pub(crate) async fn hand_over(folder: &Path) -> Outcome {
         let (p50, p99) = percentiles(took);
         println!("  between two {who:<20} p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
+    println!("  a loopback round trip, a bare echo: p50 {:.3} ms", round_trip().await?);
     Ok(())
 }
 

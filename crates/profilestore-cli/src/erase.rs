@@ -77,6 +77,7 @@ impl Erase {
         let by = self.by.attribution()?;
         let Some(user) = self.user else { return only_vacuum(app, by, self.anew).await };
         let file = app.place.open().await?;
+        file.for_writing()?;
         if !self.yes {
             let profiles = count(associated(&*file, &user).await?, "profile", "profiles");
             let which = if self.shared { ", shared ones too" } else { "" };

@@ -122,6 +122,7 @@ impl Send {
         };
         let by = self.by.attribution()?;
         let file = app.place.open().await?;
+        file.for_writing()?;
         let (_, state) = file.read_one(&key, Returning::HEAD).await?;
         let no_profile = says_no_profile(&state);
         match &no_profile {
@@ -214,6 +215,7 @@ impl Remove {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
         let file = app.place.open().await?;
+        file.for_writing()?;
         let (_, state) = file.read_one(&key, Returning::INBOX).await?;
         let waiting = state.inbox.as_ref().map_or(0, Vec::len);
         if !state.exists() && waiting == 0 {

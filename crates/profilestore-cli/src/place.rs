@@ -84,7 +84,8 @@ impl Store {
         &self.kind
     }
 
-    /// For a command that changes something: fails when the store can only be read.
+    /// For a command that changes something, before it asks anything: fails when the store can only
+    /// be read.
     pub(crate) fn for_writing(&self) -> Result<(), Failure> {
         match &self.only_read {
             None => Ok(()),

@@ -104,6 +104,9 @@ impl Rollback {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
         let file = app.place.open().await?;
+        if !self.dry_run {
+            file.for_writing()?;
+        }
         let now = Now::of(&file, &key).await?;
         let version = self.version.find(&*file, &now.state).await?;
         if self.dry_run {

@@ -126,6 +126,9 @@ impl EditCommand {
         }
         self.check_names()?;
         let file = app.place.open_for_many().await?;
+        if !self.dry_run {
+            file.for_writing()?;
+        }
         let by = self.by.attribution()?;
         match (&self.key, self.resume, self.undo) {
             (Some(key), _, _) => {

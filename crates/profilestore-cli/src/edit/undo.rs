@@ -68,10 +68,10 @@ impl EditCommand {
         of: Uuid,
         by: Attribution,
     ) -> Result<Status, Failure> {
-        file.for_writing()?;
+        let undo = self.begun_undo(&file, of, &by).await?;
+        // Behind the question, which may take long.
         let booked = AuditQuery { operation: Some(of), ..AuditQuery::default() };
         let booked = audit_entries(&*file, &booked).await.map_err(failure)?;
-        let undo = self.begun_undo(&file, of, &by).await?;
         let status = self.bulk(app, file, undo, by, None).await?;
         if booked.entries.is_empty() && booked.unreadable.is_empty() {
             return Err(Failure::NotFound(format!(

@@ -95,6 +95,14 @@ fn what_changes_something_is_code_3_on_a_file_that_cannot_be_written() {
         &["rollback", "PlayerData/a", "1", "--yes"],
         &["remove", "PlayerData/a", "--yes"],
         &["audit", "--give-up", given_up],
+        // These ask, and asked before they looked.
+        &["edit", "PlayerData/a", "--interactive"],
+        &["edit", "--all", "--store-name", "PlayerData", "--set", "/Coins=1"],
+        &["edit", "--undo", given_up],
+        &["send", "PlayerData/nobody", "1"],
+        &["rollback", "PlayerData/a", "1"],
+        &["remove", "PlayerData/a"],
+        &["erase", "--user", "7"],
     ] {
         let ran = run_without_rights(&place, program.to_str().unwrap(), args);
         assert_eq!((ran.code, &*ran.stdout), (3, ""), "{args:?}: {ran:?}");

@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 sys.dont_write_bytecode = True
 
+from bench_figures import PARSERS  # noqa: E402
 from bench_page import AGAINST, RESULTS, make_page, write_page  # noqa: E402
 
 
@@ -245,6 +246,9 @@ def measure(names: list[str], runs: int, sizes: list[str], against: str) -> list
             try:
                 pair = {"before": one_run(name, GROUPS[name], before, sizes)} if before else {}
                 output = one_run(name, GROUPS[name], programs, sizes)
+                # What cannot be read as figures is not kept: no page could be made of it.
+                for printed in [*pair.values(), output]:
+                    PARSERS[name](printed)
             except (subprocess.SubprocessError, OSError, LookupError, ValueError) as problem:
                 print(f"{name}, run {number}: left out: {problem}", file=sys.stderr, flush=True)
                 continue

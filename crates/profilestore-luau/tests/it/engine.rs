@@ -138,6 +138,17 @@ fn tools_and_teams_know_who_has_them() {
     assert_eq!(printed, ["equipped", "used", "in Player7", "out Player7"]);
 }
 
+/// `PlayerRemoved` was fired for those only who changed their team.
+#[test]
+fn a_team_hears_of_a_player_who_leaves_the_game() {
+    let printed = with_a_player(
+        "local red = Instance.new('Team', game:GetService('Teams'))
+        red.PlayerRemoved:Connect(function(who) print('out', who, #red:GetPlayers()) end)
+        player.Team = red",
+    );
+    assert_eq!(printed, ["out Player7 0"]);
+}
+
 #[test]
 fn in_an_empty_world_nothing_is_hit_and_nobody_finds_a_way() {
     check(

@@ -4,7 +4,7 @@ use std::{io::Write, pin::pin, time::Duration};
 
 use clap::Args;
 use profilestore::{
-    Attribution, Edit, GameServer, ProfileKey,
+    Attribution, Edit, ErrorKind, GameServer, ProfileKey,
     audit::{AuditOutcome, AuditQuery, audit_entries},
     data_store::{KeyFilter, KeyQuery},
     env::Env,
@@ -366,6 +366,12 @@ impl EditCommand {
         let seconds = began.elapsed().as_secs_f64();
         bar.finish_and_clear();
         let _ = server.shutdown().await;
+        let is_refused = matches!(&edited, Err(error) if error.kind() == ErrorKind::Invalid);
+        if is_refused && is_complete(&log, operation).await {
+            return Err(Failure::Work(format!(
+                "another run has completed it meanwhile: operation=`{operation}`"
+            )));
+        }
         let report = edited.map_err(failure)?;
         match app.json {
             true => json_document(&Row::new(operation, &report, seconds))?,
@@ -385,6 +391,12 @@ impl EditCommand {
             Status::Problems
         })
     }
+}
+
+/// Whether an operation has come to its end.
+async fn is_complete(log: &Store, operation: Uuid) -> bool {
+    let resumed = BulkEdit::resume(&**log, operation).await;
+    resumed.is_err_and(|error| error.kind() == ErrorKind::Invalid)
 }
 
 /// How far an operation has come, as the audit log has it.

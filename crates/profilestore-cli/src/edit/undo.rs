@@ -259,8 +259,37 @@ fn refused(of: Uuid, undone: &AuditEntry) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
     use crate::place::Place;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        edit: EditCommand,
+    }
+
+    /// The later one ended with 2, as if the command line were wrong.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_runs_of_an_undo_the_later_one_says_that_it_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::Sqlite(folder.path().join("profiles.db"));
+        let store = place.open_or_create().await.unwrap();
+        let (of, by) = (Env::system().uuid(), Attribution::new("ann"));
+        let seen = look(&store, of).await.unwrap();
+        let begun = begin(&store, of, &seen, &by).await.unwrap().unwrap();
+        // Both looked before one of them had ended.
+        let undo = BulkEdit::resume(&*store, begun).await.unwrap();
+        let app = App { named: None, place, messenger: None, config: None, json: true };
+        let Line { edit } = Line::parse_from(["edit", "--undo", of.to_string().as_str()]);
+        let one = edit.bulk(&app, store.clone(), undo.clone(), by.clone(), None).await;
+        assert!(matches!(one, Ok(Status::Fine)), "{one:?}");
+        match edit.bulk(&app, store, undo, by, None).await {
+            Err(Failure::Work(said)) => assert!(said.contains("another run"), "{said}"),
+            other => panic!("{other:?}"),
+        }
+    }
 
     /// Both had looked, both began, and what was added was subtracted twice.
     #[tokio::test]

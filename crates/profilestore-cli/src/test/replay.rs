@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use profilestore_luau::Tree;
+use profilestore_luau::{Outcome, SpecReport, SpecResult, Tree};
 
 use super::{
     Test,
@@ -46,21 +46,36 @@ const TRIES: usize = 25;
 /// A file whose tests take longer than this is not run again for a shorter command.
 const LONG: Duration = Duration::from_secs(1);
 
+/// How long the tests of these runs may take together. With fewer players a test may wait longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn took(report: &SpecReport) -> Duration {
+    report.results.iter().map(|result| result.took).sum()
+}
+
+/// What a failure says in its first line, without numbers, which may be others each time.
+fn said(failure: &SpecResult) -> String {
+    let Outcome::Failed(problem) = &failure.outcome else { return String::new() };
+    let first = problem.lines().next().unwrap_or_default();
+    first.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
 /// The fewest conditions found under which the first failure of a file's tests comes again.
 pub(super) fn shortest(tree: &Arc<Tree>, test: &Test, tested: &Tested) -> Conditions {
     let mut kept = Conditions::of(test, &tested.file);
-    let took: Duration = tested.report.results.iter().map(|result| result.took).sum();
-    let Some(name) = tested.report.failures().next().map(name_of).filter(|_| took <= LONG) else {
-        return kept;
-    };
-    let mut tried = Vec::new();
-    while tried.len() < TRIES {
+    let first = tested.report.failures().next();
+    let Some(first) = first.filter(|_| took(&tested.report) <= LONG) else { return kept };
+    let (name, problem) = (name_of(first), said(first));
+    let (mut tried, mut spent) = (Vec::new(), Duration::ZERO);
+    while tried.len() < TRIES && spent <= PATIENCE {
         let untried = |candidate: &Conditions| !tried.contains(candidate);
         let Some(candidate) = shorter_than(&kept, &name).into_iter().find(untried) else { break };
         tried.push(candidate.clone());
         // What cannot be run is no shorter command.
         let report = play(tree, test, &tested.file, tested.seed, &candidate);
-        if report.is_ok_and(|report| report.failures().any(|failure| name_of(failure) == name)) {
+        let Ok(report) = report else { continue };
+        spent += took(&report);
+        if report.failures().any(|failure| name_of(failure) == name && said(failure) == problem) {
             kept = candidate;
         }
     }

@@ -268,6 +268,24 @@ fn a_sweep_prints_the_shortest_command_that_fails_again() {
     assert!(!ran.stdout.contains("1 passed"), "the test alone: {ran:?}");
 }
 
+/// Without the players the test failed too, in another way, and that was printed.
+#[test]
+fn a_command_by_which_a_test_fails_in_another_way_is_no_shorter_one() {
+    let spec = "return function()
+        it('is alone', function()
+            task.wait(5)
+            assert(game.Players:FindFirstChild('Player2'), 'nobody is there')
+            error('somebody is there')
+        end)
+    end";
+    let place = project(&[("src/Data.spec.luau", spec)]);
+    let players = "1:join@0s,leave@9s;2:join@0s,leave@9s";
+    let ran = place.run(&["test", ".", "--seeds", "3", "--players", players]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let again = "profilestore test . --only 'Data > is alone' --seed 0 --players 2:join@0s";
+    assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
+}
+
 #[test]
 fn a_file_without_a_test_is_named() {
     let fine = "return function() it('is', function() end) end";

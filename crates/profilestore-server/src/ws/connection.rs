@@ -6,7 +6,6 @@
 //! frames wait in order until all sessions of a resume are found again.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use futures_util::{
     SinkExt as _, StreamExt as _,
     stream::{self, SplitSink, SplitStream},
@@ -24,7 +23,6 @@ use profilestore::{
     data_store::{Incarnation, ServerId},
     hosting::{Adopted, Registration, Resume, Resumed},
 };
-use serde::de::IgnoredAny;
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
@@ -40,13 +38,10 @@ use super::{
     requests::Desk,
     telling::{by_server, millis, tell},
 };
-use crate::{
-    app::App,
-    auth::Caller,
-    keys::Scope,
-    problem::{Problem, without_values},
-};
+use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
+use reading::{number_of, parse};
 
+mod reading;
 #[cfg(test)]
 mod tests;
 
@@ -80,9 +75,6 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many bytes the frames of one greeting have at most: the names of some 200,000 sessions.
 const MOST_GREETING: usize = 32 << 20;
-
-/// How much of what is wrong with a frame is told, in characters. A frame may consist of names.
-const MOST_TOLD: usize = 1000;
 
 /// How much is logged of the names that a client gives itself, in characters.
 const MOST_LOGGED: usize = 100;
@@ -335,51 +327,6 @@ fn take_room(room: &mut usize, bytes: usize) -> Result<(), Problem> {
         Problem::new("too-large", detail)
     })?;
     Ok(())
-}
-
-fn parse(text: &Utf8Bytes) -> Result<ClientFrame, Problem> {
-    if text.len() > MAX_FRAME {
-        let detail = format!("a frame has at most {MAX_FRAME} bytes: size=`{}`", text.len());
-        return Err(Problem::new("too-large", detail));
-    }
-    serde_json::from_str(text).map_err(|error| {
-        let mut detail = no_frame(text, &error);
-        if let Some((end, _)) = detail.char_indices().nth(MOST_TOLD) {
-            detail.truncate(end);
-            detail.push('…');
-        }
-        Problem::invalid(detail)
-    })
-}
-
-/// What is wrong with a text that is no frame. Of a greeting, which holds secrets, nothing is shown.
-fn no_frame(text: &str, error: &serde_json::Error) -> String {
-    let what = "a frame is a JSON object with one member that says what it is";
-    match serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) {
-        Ok(members) if members.len() != 1 => {
-            let names: Vec<_> = members.into_keys().take(10).collect();
-            format!("{what}, and this one has {}: members=`{}`", names.len(), names.join("`, `"))
-        }
-        Ok(members) => {
-            let name = members.into_keys().next().unwrap_or_default();
-            let why = match &*name {
-                "hello" => without_values(error),
-                _ => error.to_string(),
-            };
-            format!("the frame `{name}` cannot be read: {why}")
-        }
-        Err(_) => format!("{what}, and this is none: {}", without_values(error)),
-    }
-}
-
-/// The number of a request in a frame that cannot be read as a whole.
-fn number_of(text: &str) -> Option<u64> {
-    #[derive(serde::Deserialize)]
-    struct Numbered {
-        i: Option<u64>,
-    }
-    let frame: BTreeMap<String, Numbered> = serde_json::from_str(text).ok()?;
-    frame.into_values().next()?.i
 }
 
 /// Reads until the connection ends. Nothing here waits for anything but the socket.

@@ -1,14 +1,14 @@
 use profilestore_testbed::almost_a_frame;
 use proptest::prelude::*;
 
-use super::*;
+use super::{reading::MOST_TOLD, *};
 
 fn detail(problem: &Problem) -> String {
     problem.members("")["detail"].as_str().unwrap_or_default().to_owned()
 }
 
 fn told_of(text: &str) -> String {
-    detail(&parse(&text.into()).expect_err("this is no frame"))
+    detail(&parse(text).expect_err("this is no frame"))
 }
 
 #[test]
@@ -60,7 +60,7 @@ proptest! {
     #[test]
     fn almost_a_frame_is_one_or_is_told_why(text in almost_a_frame()) {
         let _ = number_of(&text);
-        match parse(&Utf8Bytes::from(&*text)) {
+        match parse(&text) {
             // A frame that comes again is the same request.
             Ok(frame) => {
                 let written = serde_json::to_string(&frame).unwrap();

@@ -184,7 +184,7 @@ async fn checked(settled: Result<Settled, Vec<String>>) -> Result<Status, Failur
             }
             let is_new = matches!(&app.place, Place::Sqlite(path) if !path.exists());
             match app.place.open().await {
-                Ok(store) => match usable_keys(&store).await {
+                Ok(store) => match store.for_writing().and(usable_keys(&store).await) {
                     Ok(keys) => {
                         say(format_args!("keys    {}", keys.len()))?;
                         if keys.is_empty() && !config.is_local() {

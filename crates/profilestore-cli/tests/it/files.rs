@@ -112,6 +112,21 @@ fn what_changes_something_is_code_3_on_a_file_that_cannot_be_written() {
     mode(place.folder.path(), 0o755);
 }
 
+/// `serve --check` said that all was well, and then it could not serve.
+#[cfg(feature = "serve")]
+#[test]
+fn a_server_on_a_file_that_cannot_be_written_says_so_when_it_is_checked() {
+    let (place, elsewhere) = only_readable();
+    let program = elsewhere.path().join("profilestore");
+    let run = |args: &[&str]| run_without_rights(&place, program.to_str().unwrap(), args);
+    let ran = run(&["serve", "--check"]);
+    let said = "wrong   the store cannot be written: ";
+    assert!(ran.code == 1 && ran.stdout.contains(said), "{ran:?}");
+    let ran = run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!((ran.code, &*ran.stdout), (3, ""), "{ran:?}");
+    mode(place.folder.path(), 0o755);
+}
+
 /// What lies beside the store, by a part of its name.
 #[cfg(feature = "serve")]
 fn beside(place: &Place, part: &str) -> Option<String> {

@@ -1,8 +1,9 @@
 //! The layers of the library: a file imports only from its own layer and from those below it, and
 //! no files import each other in a circle.
 //!
-//! Read are the `use` lines and the paths that begin with `crate::` or `super::`. What a module
-//! hands on (`pub use`) and what only tests use does not count. This prints the numbers and every
+//! Read are the `use` lines and the paths that begin with `crate::` or `super::`. A name that a
+//! module hands on (`pub use`) is an import of the file in which it stands. What a module hands on
+//! of its own parts, and what only tests use, does not count. This prints the numbers and every
 //! import: `cargo test -p profilestore --all-features --test it layers -- --nocapture`
 //!
 //! It needs nothing but this file, so it also reads another checkout, such as an earlier commit:
@@ -80,6 +81,10 @@ fn every_file_imports_only_its_own_layer_and_those_below() {
         .filter(|file| layer_of(file).is_none())
         .map(|file| format!("{file} belongs to no layer: enter it in LAYERS"))
         .collect();
+    for (file, path) in &house.through_the_root {
+        let file = &house.files[*file];
+        wrong.push(format!("{file} imports {path} from the root: name the file that has it"));
+    }
     for (from, to) in &up {
         let [from, to] = [from, to].map(|file| &house.files[*file]);
         let [below, above] =
@@ -106,11 +111,23 @@ fn only_the_rules_of_ownership_decide_whether_an_epoch_is_raised() {
     for file in others {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file))
             .unwrap();
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         assert!(
-            !code.contains("raise_epoch"),
+            !without_tests(&text).contains("raise_epoch"),
             "{file} names raise_epoch: let ownership/changes.rs make the change"
         );
+    }
+}
+
+#[test]
+fn above_the_backends_only_what_tests_use_names_one() {
+    let house = House::read();
+    let backends = LAYERS.iter().position(|(name, _)| *name == "backends");
+    for (from, to) in house.imports() {
+        let [from, to] = [from, to].map(|file| house.files[file].as_str());
+        let names_one = layer_of(to) == backends && to != "messenger/mod.rs";
+        let is_above = layer_of(from) > backends;
+        let for_tests = ["api/mock.rs", "api/overload.rs", "testing.rs"].contains(&from);
+        assert!(!names_one || !is_above || for_tests, "{from} imports {to}: take the trait");
     }
 }
 
@@ -120,7 +137,12 @@ fn the_root_has_as_many_names_as_its_decision_says() {
     let root = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
     // The modules that are written out in it come behind its own names.
     let own = root.split("pub mod operator {").next().unwrap_or_default();
-    let names = names_shown(own).into_keys().filter(|name| name != "Defect").count();
+    let names = handed_on(own, "crate").into_keys().filter(|name| name != "Defect").count();
+    let mut items = own.lines().filter(|line| line.starts_with("pub "));
+    assert!(
+        items.all(|line| ["pub use ", "pub mod "].iter().any(|start| line.starts_with(start))),
+        "the root of the library only hands on what stands in its modules"
+    );
     let page = fs::read_to_string(folder.join("../../docs/decisions/engineering.md")).unwrap();
     let says = format!("{names} names with the default features");
     assert!(names <= 40 && page.contains(&says), "docs/decisions/engineering.md, not: {says}");
@@ -133,15 +155,19 @@ fn the_reader_of_imports_sees_groups_paths_in_code_and_no_tests() {
 use std::fmt;
 use super::{Session, live::{Draft, Live}};
 pub use inner::Shown;
+pub(crate) use crate::record::Stored as Kept;
 fn f() { crate::data::encode(); } // crate::store
 #[cfg(test)]
 mod tests {
     use crate::env::Env;
 }
+fn g() { crate::key::behind_the_tests(); }
 ";
     let found = paths_in(text);
     let paths = [
         "crate::data::encode",
+        "crate::key::behind_the_tests",
+        "crate::record::Stored",
         "std::fmt",
         "super::Session",
         "super::live::Draft",
@@ -150,11 +176,40 @@ mod tests {
     assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), paths);
 }
 
+#[test]
+fn an_import_of_a_name_that_is_handed_on_counts_for_the_file_that_has_it() {
+    let texts = [
+        ("lib.rs", "mod data_store;\npub use data_store::SqliteStore;"),
+        (
+            "data_store/mod.rs",
+            "mod sqlite;\npub use sqlite::{SqliteStore, limits::MAX as MOST};\npub struct Commit;",
+        ),
+        ("data_store/sqlite.rs", "pub struct SqliteStore;"),
+    ];
+    let modules = modules_of(texts.into_iter());
+    let found = |path| file_of(path, &modules).map(|file| texts[file].0);
+    assert_eq!(found("crate::SqliteStore"), Some("data_store/sqlite.rs"));
+    assert_eq!(found("crate::data_store::SqliteStore::open"), Some("data_store/sqlite.rs"));
+    assert_eq!(found("crate::data_store::MOST"), Some("data_store/sqlite.rs"));
+    assert_eq!(found("crate::data_store::Commit"), Some("data_store/mod.rs"));
+    assert_eq!(found("crate::operator::Expected"), Some("lib.rs"));
+    assert_eq!(found("std::fmt"), None);
+}
+
 /// The files of the library, and which imports which.
 struct House {
     /// Paths below `src`.
     files: Vec<String>,
     imported: BTreeMap<usize, BTreeSet<usize>>,
+    /// Imports that end at the root, so that the file behind them is not seen.
+    through_the_root: Vec<(usize, String)>,
+}
+
+/// A file as a module.
+struct Module {
+    file: usize,
+    /// What it hands on, and from where.
+    handed_on: BTreeMap<String, String>,
 }
 
 impl House {
@@ -162,26 +217,35 @@ impl House {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = Vec::new();
         walk(&root, "", &mut files);
-        files.retain(|file| !file.ends_with("tests.rs"));
+        files.retain(|file| !["/tests.rs", "_tests.rs"].iter().any(|end| file.ends_with(end)));
         files.sort();
         let texts: Vec<String> =
             files.iter().map(|file| fs::read_to_string(root.join(file)).unwrap()).collect();
-        let modules: BTreeMap<String, usize> =
-            files.iter().enumerate().map(|(at, file)| (module_of(file), at)).collect();
+        let named = files.iter().zip(&texts).map(|(file, text)| (file.as_str(), text.as_str()));
+        let modules = modules_of(named);
         let top = files.iter().position(|file| file == "lib.rs").expect("a library has a root");
-        let shown = names_shown(&texts[top]);
-        let mut imported = BTreeMap::new();
+        // Macros stand at the root, wherever they are written.
+        let is_macro = |path: &str| {
+            let name = path.rsplit("::").next().unwrap_or_default();
+            texts.iter().any(|text| text.contains(&format!("macro_rules! {name} ")))
+        };
+        let (mut imported, mut through_the_root) = (BTreeMap::new(), Vec::new());
         for (at, text) in texts.iter().enumerate().filter(|(at, _)| *at != top) {
             let module = module_of(&files[at]);
-            let found: BTreeSet<usize> = paths_in(text)
-                .iter()
-                .filter_map(|path| absolute(path, &module, text))
-                .filter_map(|path| file_of(&path, &modules, &shown))
-                .filter(|to| *to != at && *to != top)
-                .collect();
+            let mut found = BTreeSet::new();
+            for path in paths_in(text) {
+                let Some(path) = absolute(&path, &module, text) else { continue };
+                match file_of(&path, &modules) {
+                    Some(to) if to == top && !is_macro(&path) => through_the_root.push((at, path)),
+                    Some(to) if to != top && to != at => {
+                        found.insert(to);
+                    }
+                    _ => {}
+                }
+            }
             imported.insert(at, found);
         }
-        Self { files, imported }
+        Self { files, imported, through_the_root }
     }
 
     fn imports(&self) -> impl Iterator<Item = (usize, usize)> {
@@ -259,17 +323,28 @@ fn module_of(file: &str) -> String {
     if stem == "lib" { "crate".to_owned() } else { format!("crate::{stem}") }
 }
 
-/// All paths that a file uses, each from its beginning, groups taken apart.
-fn paths_in(text: &str) -> BTreeSet<String> {
+/// A file without its modules of tests.
+fn without_tests(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        // Tests come last in a file.
-        if line == "#[cfg(test)]"
-            && lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
-        {
-            break;
+        let only_tests = line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,");
+        let is_module = |next: &&str| next.starts_with("mod ") && next.ends_with('{');
+        if only_tests && lines.peek().is_some_and(is_module) {
+            // Its end stands at the beginning of a line.
+            while lines.next().is_some_and(|line| line != "}") {}
+            continue;
         }
+        code.push_str(line);
+        code.push('\n');
+    }
+    code
+}
+
+/// All paths that a file uses, each from its beginning, groups taken apart.
+fn paths_in(text: &str) -> BTreeSet<String> {
+    let mut code = String::new();
+    for line in without_tests(text).lines() {
         code.push_str(line.split("//").next().unwrap_or_default());
         code.push(' ');
     }
@@ -284,9 +359,12 @@ fn paths_in(text: &str) -> BTreeSet<String> {
         if !rest.trim_end().ends_with(';') {
             continue;
         }
-        if !is_public(&rest[..start]) {
-            let tree = rest[start + 4..].trim().trim_end_matches(';').to_owned();
-            take_apart("", &tree, &mut paths);
+        let tree = rest[start + 4..].trim().trim_end_matches(';');
+        let of_others = ["crate", "super"].iter().any(|start| tree.starts_with(start));
+        if of_others || !is_public(&rest[..start]) {
+            let mut named = BTreeSet::new();
+            take_apart("", tree, &mut named);
+            paths.extend(named.into_iter().map(|(path, _)| path));
         }
         inline(&rest[..start], &mut paths);
         rest.clear();
@@ -305,15 +383,17 @@ fn is_public(before: &str) -> bool {
     ["pub", "pub(crate)", "pub(super)"].iter().any(|public| before.trim_end().ends_with(public))
 }
 
-fn take_apart(before: &str, tree: &str, paths: &mut BTreeSet<String>) {
+/// The paths of a `use`, each with the name that it has from there on.
+fn take_apart(before: &str, tree: &str, paths: &mut BTreeSet<(String, String)>) {
     let Some((head, group)) = tree.split_once('{') else {
-        let name = tree.split(" as ").next().unwrap_or_default().trim();
-        paths.insert(format!("{before}{name}").replace(' ', ""));
+        let (path, name) = tree.split_once(" as ").unwrap_or((tree, ""));
+        let path = format!("{before}{}", path.trim()).replace(' ', "");
+        let last = path.rsplit("::").next().unwrap_or_default();
+        let name = if name.is_empty() { last } else { name.trim() }.to_owned();
+        paths.insert((path, name));
         return;
     };
-    let group = group.trim().trim_end_matches('}');
-    let group =
-        &tree[tree.find('{').unwrap() + 1..tree.rfind('}').unwrap_or(tree.len() - group.len())];
+    let group = group.rsplit_once('}').map_or(group, |(group, _)| group);
     let (mut depth, mut part) = (0, String::new());
     for letter in group.chars().chain([',']) {
         match letter {
@@ -370,33 +450,46 @@ fn absolute(path: &str, module: &str, text: &str) -> Option<String> {
         .then(|| format!("{module}::{path}"))
 }
 
-/// The file of the longest part of a path that is a module.
-fn file_of(
-    path: &str,
-    modules: &BTreeMap<String, usize>,
-    shown: &BTreeMap<String, String>,
-) -> Option<usize> {
-    let name = path.strip_prefix("crate::")?.split("::").next()?;
-    let path = shown.get(name).map_or(path, String::as_str);
-    let mut path = path;
+/// The modules that these files are, each with its text.
+fn modules_of<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, Module> {
+    let modules = files.enumerate().map(|(file, (name, text))| {
+        let path = module_of(name);
+        let handed_on = handed_on(text, &path);
+        (path, Module { file, handed_on })
+    });
+    modules.collect()
+}
+
+/// The file of the longest part of a path that is a module. A name that the module hands on is
+/// followed to the file that has it.
+fn file_of(path: &str, modules: &BTreeMap<String, Module>) -> Option<usize> {
+    let mut end = path.len();
     loop {
-        if let Some(file) = modules.get(path) {
-            return Some(*file);
+        if let Some(module) = modules.get(&path[..end]) {
+            let name = path[end..].trim_start_matches("::").split("::").next().unwrap_or_default();
+            let behind = &path[(end + 2 + name.len()).min(path.len())..];
+            return match module.handed_on.get(name) {
+                Some(from) => file_of(&format!("{from}{behind}"), modules),
+                None => Some(module.file),
+            };
         }
-        path = path.rsplit_once("::")?.0;
+        end = path[..end].rfind("::")?;
     }
 }
 
-/// What the root hands on, and from where.
-fn names_shown(root: &str) -> BTreeMap<String, String> {
-    let mut shown = BTreeMap::new();
-    for part in root.split("pub use ").skip(1) {
-        let mut paths = BTreeSet::new();
-        take_apart("", part.split(';').next().unwrap_or_default(), &mut paths);
-        for path in paths {
-            let name = path.rsplit("::").next().unwrap_or_default().to_owned();
-            shown.insert(name, format!("crate::{path}"));
+/// What a module hands on, and from where.
+fn handed_on(text: &str, module: &str) -> BTreeMap<String, String> {
+    let mut handed_on = BTreeMap::new();
+    for start in ["pub use ", "pub(crate) use ", "pub(super) use "] {
+        for part in text.split(start).skip(1) {
+            let mut named = BTreeSet::new();
+            take_apart("", part.split(';').next().unwrap_or_default(), &mut named);
+            for (path, name) in named {
+                if let Some(path) = absolute(&path, module, text) {
+                    handed_on.insert(name, path);
+                }
+            }
         }
     }
-    shown
+    handed_on
 }

@@ -24,7 +24,7 @@ mod game_tests;
 mod game_trees;
 mod history;
 mod inspect;
-#[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]
+#[cfg(not(feature = "full"))]
 mod left_out;
 mod maintain;
 mod mended;

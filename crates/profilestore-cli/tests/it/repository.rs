@@ -165,6 +165,24 @@ fn every_dependency_is_used() {
     assert!(unused.is_empty(), "no crate uses {unused:?}");
 }
 
+/// A program with PostgreSQL, NATS, Luau and the server, but without the kit for SDKs, could not be
+/// compiled: what says that the kit is left out was left out itself.
+#[test]
+fn a_program_says_what_is_left_out_unless_it_has_every_part() {
+    let program = root().join("crates/profilestore-cli");
+    let source = fs::read_to_string(program.join("src/output.rs")).unwrap();
+    let before = source.split("fn left_out").next().unwrap();
+    let condition = before.rsplit("#[cfg(").next().unwrap();
+    assert!(condition.starts_with("not(feature = \"full\"))]"), "{condition}");
+    let manifest = fs::read_to_string(program.join("Cargo.toml")).unwrap();
+    let full = manifest.lines().find_map(|line| line.strip_prefix("full = ")).unwrap();
+    let mut parts = dependencies(&manifest, "features");
+    assert!(parts.remove("default") && parts.remove("full") && !parts.is_empty(), "{parts:?}");
+    let missing: Vec<_> =
+        parts.iter().filter(|part| !full.contains(&format!("\"{part}\""))).collect();
+    assert!(missing.is_empty(), "`full` lacks {missing:?}");
+}
+
 /// So a first `demo` is built soon.
 #[test]
 fn the_default_program_is_built_from_few_packages() {

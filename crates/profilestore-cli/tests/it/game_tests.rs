@@ -252,7 +252,7 @@ fn a_sweep_prints_the_shortest_command_that_fails_again() {
         it('is fine', function() end)
         it('is alone', function()
             task.wait(5)
-            assert(not game.Players:FindFirstChild('Player2'), 'somebody is there')
+            assert(not game.Players:FindFirstChild('Player2'), 'a second player is there')
         end)
     end";
     let place = project(&[("src/Data.spec.luau", spec)]);
@@ -264,7 +264,7 @@ fn a_sweep_prints_the_shortest_command_that_fails_again() {
     assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
     let shorter = ["test", ".", "--only", "Data > is alone", "--players", "2:join@0s"];
     let ran = place.run(&shorter);
-    assert!(ran.code == 1 && ran.stdout.contains("somebody is there"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stdout.contains("a second player is there"), "{ran:?}");
     assert!(!ran.stdout.contains("1 passed"), "the test alone: {ran:?}");
 }
 

@@ -3,7 +3,6 @@
 
 mod advice;
 mod audit;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod audit_log;
 mod bounded_loss;
 mod conditional;
@@ -16,7 +15,6 @@ mod history;
 mod hostile;
 mod hosting;
 mod in_time;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod in_turn;
 mod inbox;
 mod keeper;
@@ -44,7 +42,6 @@ mod runtime_gone;
 mod search;
 mod seats;
 mod sessions;
-#[cfg(feature = "sqlite")]
 mod sqlite;
 mod standing;
 mod storable;

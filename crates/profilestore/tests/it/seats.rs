@@ -61,7 +61,6 @@ async fn a_live_profile_is_found_by_its_key_until_it_is_over() {
     assert!(store.live("p").is_none());
 }
 
-#[cfg(feature = "roblox")]
 #[tokio::test(start_paused = true)]
 async fn a_live_profile_of_a_mock_is_the_mocks_own() {
     let world = World::new();

@@ -23,7 +23,6 @@ mod edits;
 mod hosts;
 mod release;
 mod sessions;
-#[cfg(feature = "sqlite")]
 mod sqlite;
 mod trades;
 

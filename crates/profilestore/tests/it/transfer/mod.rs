@@ -179,7 +179,6 @@ async fn the_real_records_round_trip_through_memory() {
     real_records_round_trip(&memory()).await;
 }
 
-#[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn the_real_records_round_trip_through_sqlite() {
     use profilestore::data_store::{SqliteOptions, SqliteStore};

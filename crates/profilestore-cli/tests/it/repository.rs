@@ -1,6 +1,6 @@
-//! The repository itself: nothing lies at its root by accident, no file is large, every dependency
-//! is used, the default program has few of them, what the published crates include goes with them,
-//! and their READMEs stand by themselves.
+//! The repository itself: nothing lies at its root by accident, no file is large or long, every
+//! dependency is used, the default program has few of them, what the published crates include goes
+//! with them, and their READMEs stand by themselves.
 
 use std::{
     collections::BTreeSet,
@@ -87,6 +87,27 @@ fn no_file_is_larger_than_a_megabyte() {
     let large = |path: &PathBuf| fs::metadata(path).unwrap().len() > MAX_FILE_BYTES;
     let large: Vec<_> = files_below(&root()).into_iter().filter(large).collect();
     assert!(large.is_empty(), "{large:?}");
+}
+
+#[test]
+fn no_file_of_sources_has_more_than_500_lines() {
+    let root = root();
+    let made = root.join("crates/profilestore-server/console");
+    let folders = ["conformance", "console/src", "console/test", "crates", "examples", "ops"];
+    let sdks = ["python/src", "python/tests", "typescript/src", "typescript/test"];
+    let folders = folders.into_iter().map(|folder| root.join(folder));
+    let folders = folders.chain(sdks.into_iter().map(|folder| root.join("sdk").join(folder)));
+    let files = folders.chain([root.join("scripts")]).flat_map(|folder| files_below(&folder));
+    let endings = ["js", "luau", "mjs", "py", "rs", "sh", "svelte", "ts"];
+    let is_source = |path: &PathBuf| {
+        let ending = path.extension().unwrap_or_default();
+        endings.iter().any(|known| ending == *known) && !path.starts_with(&made)
+    };
+    let sources: Vec<PathBuf> = files.filter(is_source).collect();
+    assert!(sources.len() > 500, "the sources are found: {}", sources.len());
+    let lines = |path: &PathBuf| fs::read(path).unwrap().split(|byte| *byte == b'\n').count() - 1;
+    let long: Vec<_> = sources.into_iter().filter(|path| lines(path) > 500).collect();
+    assert!(long.is_empty(), "split these: {long:?}");
 }
 
 /// The names in those tables of a manifest whose headings end in `table`.

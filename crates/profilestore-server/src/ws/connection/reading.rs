@@ -28,7 +28,8 @@ pub(super) fn parse(text: &str) -> Result<ClientFrame, Problem> {
     })
 }
 
-/// What is wrong with a text that is no frame. Of a greeting, which holds secrets, nothing is shown.
+/// What is wrong with a text that is no frame. Of a greeting, which holds secrets, no value is
+/// shown.
 fn no_frame(text: &str, error: &serde_json::Error) -> String {
     let what = "a frame is a JSON object with one member that says what it is";
     match serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) {

@@ -44,6 +44,14 @@ fn what_is_wrong_with_a_frame_is_told_in_a_few_words() {
     }
 }
 
+/// It said that there were 10, of which it shows the names, however many there were.
+#[test]
+fn all_members_of_a_frame_that_has_too_many_are_counted() {
+    let members: Vec<String> = (0..12).map(|number| format!("\"m{number}\":1")).collect();
+    let told = told_of(&format!("{{{}}}", members.join(",")));
+    assert!(told.contains("this one has 12: members=`m0`"), "{told}");
+}
+
 /// A client could bring frames of 5 MiB for as long as its greeting took.
 #[test]
 fn what_the_frames_of_a_greeting_bring_is_bounded() {

@@ -13,7 +13,7 @@
 # PROGRAM is a release build: cargo build --release -p profilestore-cli --features postgres
 set -euo pipefail
 
-[ $# -gt 0 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2; }
 program=$(realpath "$1")
 profiles=${2:-200000}
 folder=$(mktemp -d "${TMPDIR:-/tmp}/profilestore-large.XXXXXX")

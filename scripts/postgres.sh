@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A throw-away PostgreSQL server for tests, with syncing on, on a folder and a port of its own.
 #
-#   scripts/postgres.sh start DIR [PORT]   makes the server in DIR, which must not be there yet; prints its URL when it answers
+#   scripts/postgres.sh start DIR [PORT]   makes the server in DIR, which must not be there yet;
+#                                          prints its URL when it answers
 #   scripts/postgres.sh stop DIR           stops it at once and removes DIR
 #   scripts/postgres.sh url DIR            prints its URL
 #
@@ -85,5 +86,5 @@ case ${1:-} in
   start) start "${@:2}" ;;
   stop) stop "${2:?the folder}" ;;
   url) cat "${2:?the folder}/url" ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

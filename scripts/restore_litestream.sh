@@ -2,13 +2,14 @@
 # Restores a SQLite store from what Litestream copied while the store was written to, and compares
 # the two.
 #
-#   scripts/restore_litestream.sh PROGRAM LITESTREAM   on a store in a folder of its own, which it removes
+#   scripts/restore_litestream.sh PROGRAM LITESTREAM   on a store in a folder of its own, which it
+#                                                      removes
 #
 # PROGRAM is profilestore; LITESTREAM is the program of litestream.io, which is no part of the
 # tests.
 set -euo pipefail
 
-[ $# = 2 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }
+[ $# = 2 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2; }
 program=$(realpath "$1")
 litestream=$(realpath "$2")
 folder=$(mktemp -d "${TMPDIR:-/tmp}/profilestore-litestream.XXXXXX")

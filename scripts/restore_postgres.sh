@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # PostgreSQL loses its disk, and comes back from a base backup and the log that was archived: the
-# steps of docs/backup.md on throw-away servers. What was acknowledged and archived must be
-# there, and servers of before must be refused.
+# steps of docs/backup.md on throw-away servers. What was acknowledged and archived must be there,
+# and servers of before must be refused.
 #
-#   scripts/restore_postgres.sh PROGRAM   with PROGRAM built with the feature postgres; run as root, the servers run as
-#                                         `postgres`. Needs Debian's package `postgresql`, or POSTGRES_BIN as postgres.sh has it
+#   scripts/restore_postgres.sh PROGRAM   with PROGRAM built with the feature postgres; run as
+#                                         root, the servers run as `postgres`
+#
+# Needs Debian's package `postgresql`, or POSTGRES_BIN as postgres.sh has it.
 set -euo pipefail
 
-[ $# -gt 0 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2; }
 program=$(realpath "$1")
 bin=${POSTGRES_BIN:-$(dirname "$(ls /usr/lib/postgresql/*/bin/initdb | sort -t/ -k5 -V | tail -1)")}
 folder=$(mktemp -d "${TMPDIR:-/tmp}/profilestore-restore.XXXXXX")

@@ -2,8 +2,10 @@
 # Throw-away servers for the tests, each on a free port of this machine and in a folder of its own;
 # stopped by process id.
 #
-#   scripts/servers.sh COMMAND…     starts them all, runs the command with their addresses in its environment, stops them
-#   . scripts/servers.sh            defines the functions; a script that calls start_all calls stop_servers in a trap
+#   scripts/servers.sh COMMAND…     starts them all, runs the command with their addresses in its
+#                                   environment, stops them
+#   . scripts/servers.sh            defines the functions; a script that calls start_all calls
+#                                   stop_servers in a trap
 #
 # PROFILESTORE_TEST_NATS           one NATS server
 # PROFILESTORE_TEST_NATS_CLUSTER   a cluster of three, all named in one address
@@ -94,7 +96,7 @@ stop_servers() {
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-  [ $# -gt 0 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }
+  [ $# -gt 0 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2; }
   trap stop_servers EXIT
   start_all || exit 1
   "$@"

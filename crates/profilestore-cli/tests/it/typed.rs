@@ -1,6 +1,6 @@
-//! The lines of `docs/server.md`, typed as they stand but for the address and the key: into a shell
-//! with `curl`, and into `websocat`. The tests fail where one of the two is missing; `./test` installs
-//! both.
+//! The lines of `docs/server.md`, typed as they are but for the address and the key: into a shell
+//! with `curl`, and into `websocat`. The tests fail where one of the two is missing; `./test`
+//! installs both.
 
 use std::{
     io::{BufRead as _, BufReader},

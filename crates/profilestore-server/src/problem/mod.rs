@@ -50,8 +50,8 @@ pub fn advice_word(advice: Advice) -> &'static str {
     }
 }
 
-/// What is wrong with a JSON text that may hold secrets: what was expected and where, and nothing of
-/// what is there. Errors are answered, and stand in the log.
+/// What is wrong with a JSON text that may hold secrets: what was expected and where, and nothing
+/// of what is there. Errors are answered, and stand in the log.
 pub(crate) fn without_values(error: &serde_json::Error) -> String {
     let told = error.to_string();
     let shows = ["invalid type: ", "invalid value: ", "unknown field ", "unknown variant "];

@@ -17,9 +17,12 @@ export interface ConnectOptions {
   readonly job: string;
   /** Which game or part of it. */
   readonly place?: number | undefined;
-  /** After how long without a sign of life others may take the profiles: 10 s or more. */
+  /**
+   * After how many milliseconds without a sign of life others may take the profiles: 20,000 by
+   * default, 10,000 to 600,000.
+   */
   readonly leaseMs?: number | undefined;
-  /** How long the first connection is tried: 10 s. */
+  /** For how many milliseconds the first connection is tried: 10,000. */
   readonly connectMs?: number | undefined;
   /** Told of what has no caller to be told, such as an error of a handler. `console.error`. */
   readonly onFault?: Report | undefined;
@@ -137,7 +140,10 @@ export class Server implements Holder {
     return quiet(transact(this.#shop, all, change as unknown as (data: unknown[]) => R, options));
   }
 
-  /** Ends all sessions, and then the connection. Resolves with the profiles that were not saved. */
+  /**
+   * Ends all sessions, and then the connection. Resolves with the profiles that were not saved
+   * within `timeoutMs`: 30,000.
+   */
   close({ timeoutMs = CLOSE_MS }: { timeoutMs?: number | undefined } = {}): Promise<
     Profile<unknown>[]
   > {

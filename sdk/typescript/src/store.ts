@@ -38,9 +38,13 @@ export interface StoreOptions<T> {
 export interface StartOptions {
   /** Calls the start off. */
   readonly signal?: AbortSignal | undefined;
-  /** When another game server holds the profile; `ask` by default. */
+  /**
+   * When another game server holds the profile: `ask` it to save and let go (the default), `wait`
+   * without asking, `give_up` with the error `cancelled`, or `steal`, which loses what the holder
+   * has not saved.
+   */
   readonly whenHeld?: "ask" | "wait" | "give_up" | "steal" | undefined;
-  /** After how long the start fails with `timed-out`. */
+  /** After how many milliseconds the start fails with `timed-out`: 120,000. */
   readonly timeoutMs?: number | undefined;
 }
 

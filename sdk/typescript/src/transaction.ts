@@ -21,7 +21,7 @@ export interface Gift {
 /** What goes with a transaction. */
 export interface TransactionOptions {
   readonly gifts?: readonly Gift[] | undefined;
-  /** After how long it is given up, if it has not taken effect. */
+  /** After how many milliseconds it is given up, if it has not taken effect. */
   readonly deadlineMs?: number | undefined;
 }
 

@@ -39,8 +39,9 @@ async def connect(
     Connects as a game server. Several addresses are those of processes on the same store: when one
     dies, the sessions go on at another. ``key`` has the scope ``sessions:hold``. ``job`` is the
     game server's name, for people. ``lease_ms``: after how long without a sign of life others may
-    take the profiles, 10,000 or more. ``on_fault`` is told of what has no caller to be told, such
-    as an error of a handler; otherwise the log ``profilestore`` is.
+    take the profiles, 20,000 by default, 10,000 to 600,000. ``connect_timeout``: for how many
+    seconds the first connection is tried. ``on_fault`` is told of what has no caller to be told,
+    such as an error of a handler; otherwise the log ``profilestore`` is.
     """
     is_one = isinstance(url, (str, bytes)) or not isinstance(url, Iterable)
     urls = [text("url", one) for one in ([url] if is_one else url)]
@@ -132,13 +133,17 @@ class Server:
         """
         Changes several profiles of this game server together, and sends gifts with it: all of it or
         nothing. ``change`` gets the data of each. The profiles cannot be changed until it is done.
+        ``deadline_ms``: after how many milliseconds it is given up, if it has not taken effect.
         """
         whole("deadline_ms", deadline_ms)
         parts, result = prepare(profiles, change)
         return transact(self, parts, result, gifts, deadline_ms)
 
     async def close(self, timeout: float = CLOSE_S) -> list[Profile[Any]]:
-        """Ends all sessions, and then the connection. The profiles that were not saved."""
+        """
+        Ends all sessions, and then the connection. The profiles that were not saved within
+        ``timeout`` seconds.
+        """
         seconds("timeout", timeout)
         # It may have been cancelled with all other tasks.
         if self._closing is None or self._closing.cancelled():

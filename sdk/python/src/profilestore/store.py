@@ -14,7 +14,7 @@ from .errors import ProfileError, failure, in_words
 from .frames import Frame, compose
 from .futures import fail, quiet, succeed
 from .http import Address, Http, Which, message_id
-from .jsontext import stringify
+from .jsontext import parse, stringify
 from .options import frame_ms, text
 from .profile import Opened, Profile
 from .profile import Wire as ProfileWire
@@ -69,9 +69,11 @@ class Store(Generic[T]):
         timeout: float | None = None,
     ) -> asyncio.Future[Profile[T]]:
         """
-        Opens a profile. When another game server holds it, that one saves it and lets it go first;
-        ``when_held`` says what to do otherwise, ``timeout`` (seconds) for how long. Cancelling the
-        future, or the task that waits for it, calls the start off.
+        Opens a profile. When another game server holds it, ``when_held`` says what to do: ``ask``
+        it to save and let go (the default), ``wait`` without asking, ``give_up`` with the error
+        ``cancelled``, or ``steal``, which loses what the holder has not saved. After ``timeout``
+        seconds, 120 by default, the start fails with ``timed-out``. Cancelling the future, or the
+        task that waits for it, calls the start off.
         """
         shop, options = self._shop, self._options
         s, i = shop.session(), shop.number()
@@ -124,7 +126,7 @@ class Store(Generic[T]):
         if options.reconcile:
             document.change(lambda data: fill(data, self._template))
         if options.check is not None:
-            options.check(document.view)
+            options.check(parse(document.text))
         opened = Opened(
             started["s"],
             self.name,

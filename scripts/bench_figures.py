@@ -207,6 +207,7 @@ PARSERS = {
     "served-stopped": bench_served.stopped,
     "served-many": bench_served.many,
     "served-wrk": bench_served.wrk,
+    "served-node": bench_served.node,
     "luau-cpu": luau_cpu,
     "luau-memory": luau_memory,
     "luau-hour": luau_hour,

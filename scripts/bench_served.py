@@ -67,6 +67,17 @@ def wrk(output: str) -> list[Figure]:
     return figures
 
 
+def node(output: str) -> list[Figure]:
+    pattern = r"(?m)^ *(saves of \d+ sessions|starts, \d+ at once) +(\d+) +(\d+) +[\d.]+$"
+    figures = [
+        Figure(what, number(node), "/s", "the Rust client", number(rust))
+        for what, rust, node in re.findall(pattern, output)
+    ]
+    if not figures:
+        raise ValueError("no Node process was measured")
+    return figures
+
+
 def ended(output: str) -> Figure:
     [count] = found(r"ended without being asked to: (\d+)", output)
     return Figure("sessions ended without being asked to", count, "")

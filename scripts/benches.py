@@ -18,8 +18,8 @@ With --against, an earlier commit is checked out and built in the target folder,
 pair: the earlier program, then this one. They are kept in docs/benchmarks/against.jsonl, and their
 table has both and the ratio of each pair.
 
-Needs Python 3.11; `instructions` needs perf, `served-wrk` needs wrk, `postgres` and `messengers`
-need PostgreSQL and nats-server.
+Needs Python 3.11; `instructions` needs perf, `served-wrk` needs wrk, `served-node` needs Node and
+the SDK for TypeScript built, `postgres` and `messengers` need PostgreSQL and nats-server.
 """
 
 import argparse
@@ -107,6 +107,14 @@ GROUPS = {
     ),
     "served-wrk": Group(
         SERVER, "served", ["wrk"], 300, "reads over HTTP, asked by wrk", only_named=True
+    ),
+    "served-node": Group(
+        SERVER,
+        "served",
+        ["node"],
+        300,
+        "one Node process with the SDK beside the Rust client",
+        only_named=True,
     ),
     "luau-cpu": Group(LUAU, "luau", ["cpu"], 300, "a save of a game in Luau"),
     "luau-memory": Group(LUAU, "luau", ["memory"], 300, "an open session of a game in Luau"),

@@ -102,6 +102,16 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(self.host.names, ["hello", "start", "hello", "start", "cancel"])
         self.assertEqual(self.host.heard[4][1]["i"], self.host.heard[1][1]["i"])
 
+    async def test_a_start_that_nobody_answers_fails_in_its_time_and_is_called_off(self) -> None:
+        start = self.server.store("P", {"coins": 0}).start("a", timeout=0.001)
+        await self.fails("timed-out", start)
+        await until("it was called off", lambda: "cancel" in self.host.names)
+        self.assertEqual(self.host.names, ["hello", "start", "cancel"])
+        # It had taken effect all the same.
+        told = {"s": 1, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", i=self.host.heard[1][1]["i"], **told)
+        await until("its session is let go", lambda: "end" in self.host.names)
+
     async def test_a_session_that_was_never_seen_is_ended_again(self) -> None:
         def refuse(_: object) -> None:
             raise ValueError("no")

@@ -1,5 +1,6 @@
 /** One store of profiles, with the type of its data. */
 import type { Named } from "./connection.js";
+import { timerMs } from "./belief.js";
 import { failure, inWords, ProfileError, quiet } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose } from "./frames.js";
@@ -47,6 +48,12 @@ export interface StartOptions {
   /** After how many milliseconds the start fails with `timed-out`: 120,000. */
   readonly timeoutMs?: number | undefined;
 }
+
+/** How long a start may take by default, as the server has it. */
+const START_MS = 120_000;
+
+/** How much later than the server a start's time is over here: the server's word counts first. */
+const LATER_MS = 1000;
 
 /** When an end is tried again that the server could not do. */
 const AGAIN_MS = 1000;
@@ -117,15 +124,28 @@ export class Store<T> {
     const frame = compose("start", body, { template: this.#template });
     return new Promise((done, failed) => {
       let isOff = false;
-      const callOff = () => {
+      const giveUp = (why: ProfileError) => {
         isOff = true;
+        over();
         shop.callOff(i);
-        failed(cancelled());
+        failed(why);
+      };
+      const callOff = () => giveUp(cancelled());
+      // The server's clock begins anew at each process, and does not run without a connection.
+      const ms = timeoutMs ?? START_MS;
+      const late = `the start took longer than ${ms} ms: ${key}`;
+      const timer = setTimeout(
+        () => giveUp(failure("timed-out", late)),
+        timerMs(ms + LATER_MS),
+      );
+      const over = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", callOff);
       };
       signal?.addEventListener("abort", callOff, { once: true });
       shop.request(i, [frame], {
         done: (answer) => {
-          signal?.removeEventListener("abort", callOff);
+          over();
           if (answer[0] !== "started")
             return failed(failure("internal", "a start without its answer"));
           const letGo = () => {
@@ -146,7 +166,7 @@ export class Store<T> {
           }
         },
         failed: (error) => {
-          signal?.removeEventListener("abort", callOff);
+          over();
           // It may be given up, and have opened its session all the same.
           isOff = true;
           failed(error);

@@ -104,6 +104,20 @@ test("a start that is called off without a connection is called off on the next"
   await server.close();
 });
 
+test("a start that nobody answers fails in its time, and is called off", async () => {
+  const host = await Host.start();
+  const server = await open(host);
+  const start = server.store("P", { template: {} }).start("a", { timeoutMs: 1 });
+  await assert.rejects(start, { kind: "timed-out", advice: "retry" });
+  await until("it was called off", () => host.names.includes("cancel"));
+  assert.deepEqual(host.names, ["hello", "start", "cancel"]);
+  // It had taken effect all the same.
+  const { i } = host.heard[1]?.["start"] as { i: number };
+  host.say({ started: { i, s: 1, epoch: 1, version: 1, data: {}, meta: {} } });
+  await until("its session is let go", () => host.names.includes("end"));
+  await server.close();
+});
+
 test("a session that nobody has seen is ended again when its end could not be done", async () => {
   const host = await Host.start();
   const server = await open(host);

@@ -23,6 +23,12 @@ from .transaction import Gift
 
 T = TypeVar("T")
 
+START_MS = 120_000
+"""How long a start may take by default, as the server has it."""
+
+LATER_S = 1.0
+"""How much later than the server a start's time is over here: the server's word counts first."""
+
 AGAIN_S = 1.0
 """When an end is tried again that the server could not do."""
 
@@ -76,6 +82,7 @@ class Store(Generic[T]):
         task that waits for it, calls the start off.
         """
         shop, options = self._shop, self._options
+        timeout_ms = frame_ms("timeout", timeout)
         s, i = shop.session(), shop.number()
         body = {
             "i": i,
@@ -84,7 +91,7 @@ class Store(Generic[T]):
             "scope": self.scope,
             "key": text("key", key),
             "when_held": when_held,
-            "timeout_ms": frame_ms("timeout", timeout),
+            "timeout_ms": timeout_ms,
             "data_version": options.data_version,
             "readable_from": options.readable_from,
         }
@@ -92,8 +99,18 @@ class Store(Generic[T]):
         future: asyncio.Future[Profile[T]] = quiet(loop.create_future())
 
         def called_off(done: asyncio.Future[Profile[T]]) -> None:
+            if late is not None:
+                late.cancel()
             if done.cancelled():
                 shop.call_off(i)
+
+        def is_late() -> None:
+            shop.call_off(i)
+            fail(future, failure("timed-out", f"the start took longer than {limit} ms: {key}"))
+
+        # The server's clock begins anew at each process, and does not run without a connection.
+        limit = START_MS if timeout_ms is None else timeout_ms
+        late: asyncio.TimerHandle | None = None
 
         closing = failure("closing", f"this game server is closing: {key}")
         if shop.is_closing:
@@ -113,6 +130,7 @@ class Store(Generic[T]):
                 fail(future, error if known else failure("undecodable", in_words(error)))
 
         future.add_done_callback(called_off)
+        late = loop.call_later(limit / 1000 + LATER_S, is_late)
         frame = compose("start", body, {"template": self._template_text})
         starts = (s, self.name, self.scope, key)
         failed = lambda error: fail(future, error)  # noqa: E731

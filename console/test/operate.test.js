@@ -407,28 +407,40 @@ test("what is stored of a user is seen, taken out and erased, with a certificate
 });
 
 test("of an erasure whose answer is lost it is told where its record is", async () => {
-  world.import([["of-270", { coins: 1 }, [270]]]);
-  const page = await armed("/#/users?user=270");
-  const erase = async () => {
+  const page = await armed("/#/find");
+  const erase = async (user) => {
     await page.getByLabel("Reason").fill("request of the user");
-    await page.getByRole("button", { name: "Erase user 270 …" }).click();
-    await page.getByRole("dialog").getByRole("textbox").fill("270");
+    await page.getByRole("button", { name: `Erase user ${user} …` }).click();
+    await page.getByRole("dialog").getByRole("textbox").fill(user);
     await page.getByRole("dialog").getByRole("button", { name: "Erase" }).click();
   };
-  // The server has erased the user, and the page does not know.
-  await page.route("**/erasures?*", async (route) => {
-    await route.fetch();
-    await route.abort();
-  });
-  await erase();
-  await sees(page, "An erasure before has given no certificate");
-  assert.equal((await world.ask("GET", profilePath("of-270"))).status, 404);
-  await page.unroute("**/erasures?*");
-  await erase();
-  await sees(page, "0 profiles are erased");
-  const certificate = page.getByRole("region", { name: "Certificate" });
-  await certificate.getByRole("link", { name: "the audit log" }).click();
-  await page.locator("tr[data-operation]", { hasText: "PlayerData/of-270" }).first().waitFor();
+  for (const [user, lose] of [
+    ["270", (route) => route.abort()],
+    ["271", (route) => route.fulfill({ contentType: "text/html", body: "<h1>a proxy's</h1>" })],
+  ]) {
+    world.import([[`of-${user}`, { coins: 1 }, [Number(user)]]]);
+    await open(page, world, `/#/users?user=${user}`);
+    // The server has erased the user, and the page does not know.
+    await page.route("**/erasures?*", async (route) => {
+      await route.fetch();
+      await lose(route);
+    });
+    await erase(user);
+    await sees(page, "An erasure before has given no certificate");
+    assert.equal((await world.ask("GET", profilePath(`of-${user}`))).status, 404);
+    await page.unroute("**/erasures?*");
+    // Also when the page was left: nothing is found then, and a certificate is there to be had.
+    await open(page, world, "/#/find");
+    await sees(page, "Find a profile");
+    await open(page, world, `/#/users?user=${user}`);
+    await sees(page, `Nothing is stored of user ${user}.`);
+    await erase(user);
+    await sees(page, "0 profiles are erased");
+    const certificate = page.getByRole("region", { name: "Certificate" });
+    await certificate.getByRole("link", { name: "the audit log" }).click();
+    const line = page.locator("tr[data-operation]", { hasText: `PlayerData/of-${user}` });
+    await line.first().waitFor();
+  }
   await finish(page);
 });
 

@@ -5,14 +5,19 @@ import { test } from "node:test";
 import ts from "typescript";
 import { Playing } from "./playing.js";
 
-/** A module of the page that imports no other one. */
-async function load(file) {
+/** The address of a module of the page, with all that it imports. */
+function addressOf(file) {
   const source = readFileSync(new URL(`../src/lib/${file}`, import.meta.url), "utf8");
   const { outputText } = ts.transpileModule(source, {
     compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ES2022 },
   });
-  return import(`data:text/javascript,${encodeURIComponent(outputText)}`);
+  const code = outputText.replaceAll(
+    /from "\.\/([\w.]+)"/g,
+    (_, name) => `from "${addressOf(`${name}.ts`)}"`,
+  );
+  return `data:text/javascript,${encodeURIComponent(code)}`;
 }
+const load = (file) => import(addressOf(file));
 
 const { find, Malformed, parse, parseAnswer, plain, same, short, write } = await load("json.ts");
 
@@ -87,6 +92,71 @@ test("the beginning of a value is that of all of it", () => {
   }
   assert.ok(write(value, "", 300_000) === line);
   assert.equal(short(parse('{"a":[1]}')), '{"a":[1]}');
+});
+
+/** Runs with what a browser and Svelte give, and with a server that answers so. */
+async function answered(answer, run) {
+  const sessionStorage = { getItem: () => null };
+  const given = { $state: (value) => value, sessionStorage, fetch: answer };
+  const before = Object.keys(given).map((name) => [
+    name,
+    Object.getOwnPropertyDescriptor(globalThis, name),
+  ]);
+  for (const [name, value] of Object.entries(given))
+    Object.defineProperty(globalThis, name, { value, configurable: true });
+  try {
+    await run();
+  } finally {
+    for (const [name, was] of before)
+      if (was) Object.defineProperty(globalThis, name, was);
+      else delete globalThis[name];
+  }
+}
+
+test("an answer that is broken off is one whose outcome is not known", async () => {
+  const body = () =>
+    new ReadableStream({
+      pull(stream) {
+        stream.error(new TypeError("network error"));
+      },
+    });
+  await answered(
+    async () => new Response(body()),
+    async () => {
+      const { ask, connection, fetched, Refusal, textOf } = await load("api.svelte.ts");
+      const isUnknown = (error) => error instanceof Refusal && error.isOffline;
+      await assert.rejects(ask({ path: "/v1/me" }), isUnknown);
+      assert.ok(connection.silentSince > 0);
+      // An export, of which nothing may be saved then.
+      const call = { path: "/v1/users/1/export" };
+      await assert.rejects(textOf(await fetched(call), call), isUnknown);
+      const stop = AbortSignal.abort();
+      await assert.rejects(textOf(new Response(body()), { ...call, signal: stop }), {
+        message: "network error",
+      });
+    },
+  );
+});
+
+test("a rollback to a version that is not there says so, of a damaged profile too", async () => {
+  const problem = (status, kind) =>
+    new Response(JSON.stringify({ kind, detail: kind, etag: '"e"' }), { status });
+  await answered(
+    async (path, { method }) =>
+      method === "POST" ? problem(404, "not-found") : problem(500, "damaged"),
+    async () => {
+      const { tried } = await load("preview.ts");
+      await assert.rejects(tried("/p", "99", new AbortController().signal), { kind: "not-found" });
+    },
+  );
+  await answered(
+    async () => problem(500, "damaged"),
+    async () => {
+      const { tried } = await load("preview.ts");
+      const told = await tried("/p", "1", new AbortController().signal);
+      assert.deepEqual([told.version, told.current, told.etag], ["1", null, '"e"']);
+    },
+  );
 });
 
 /** A profile whose saves fail as they are told to, one after the other. */

@@ -107,6 +107,23 @@ function checkPath(path: string) {
   throw new Refusal(400, "invalid", detail, "fix", undefined, undefined);
 }
 
+/** Why nothing came back, or not all of an answer. */
+function silence(call: Call, error: unknown): unknown {
+  if (call.signal?.aborted) return error;
+  connection.silentSince ||= clock.now();
+  const detail = "the server does not answer";
+  return new Refusal(0, "offline", detail, "retry-as", undefined, undefined);
+}
+
+/** The text of an answer. Fails as `fetched` does when the answer is broken off. */
+export async function textOf(response: Response, call: Call): Promise<string> {
+  try {
+    return await response.text();
+  } catch (error) {
+    throw silence(call, error);
+  }
+}
+
 /** Sends a request. Fails with `Refusal`, or as an abort does. */
 export async function fetched(call: Call): Promise<Response> {
   checkPath(call.path);
@@ -122,9 +139,7 @@ export async function fetched(call: Call): Promise<Response> {
       cache: "no-store",
     });
   } catch (error) {
-    if (call.signal?.aborted) throw error;
-    connection.silentSince ||= clock.now();
-    throw new Refusal(0, "offline", "the server does not answer", "retry-as", undefined, undefined);
+    throw silence(call, error);
   }
   connection.silentSince = 0;
   clock.heard(response.headers.get("Date"), sent);
@@ -154,7 +169,7 @@ async function refusal(response: Response, call: Call): Promise<Refusal> {
 /** Sends a request and reads its answer. */
 export async function ask<T>(call: Call): Promise<Answer<T>> {
   const response = await fetched(call);
-  const text = await response.text();
+  const text = await textOf(response, call);
   const json = text === "" ? null : parseAnswer(text);
   return { status: response.status, headers: response.headers, body: plain(json) as T, json };
 }

@@ -87,6 +87,7 @@ async function unseen(
   signal: AbortSignal,
   error: unknown,
 ): Promise<Preview> {
+  if (error instanceof Refusal && error.kind === "not-found") throw error;
   const why = await ask<Profile>({ path: base, signal }).then(
     () => undefined,
     (caught: unknown) => caught,

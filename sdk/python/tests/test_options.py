@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import unittest
+from pathlib import Path
 from typing import Any
 
-from profilestore import Address, Http, ProfileError, Server, Store, connect
+from profilestore import Address, Http, ProfileError, Server, Store, answers, connect
 
 from .test_connection import Host
 from .test_session import put, session
@@ -47,6 +49,7 @@ class Options(unittest.IsolatedAsyncioTestCase):
     async def test_an_address_that_is_not_there_is_an_error_as_is_one_of_another_kind(self) -> None:
         for url in (None, b"ws://127.0.0.1:1", 5, [], [None], "http://127.0.0.1:1", "ws://a:b"):
             await self.names("", connect, url, key="k", job="eu-1")
+        await self.names("has no space", connect, f"{ANYWHERE} ", key="k", job="eu-1")
         for url in ("127.0.0.1:7400", ANYWHERE, "http://", "http://a:b", None):
             with self.assertRaises(ProfileError) as raised:
                 Http(url, "ps_key")  # type: ignore[arg-type]
@@ -77,6 +80,8 @@ class Options(unittest.IsolatedAsyncioTestCase):
             await self.names("`timeout`", players.start, "k", timeout=timeout)
             if timeout != math.inf:
                 await self.names("`timeout`", self.server.close, timeout)
+        for when_held in ("stael", b"ask", 5):
+            await self.names("`when_held`", players.start, "k", when_held=when_held)
         await self.names("`id`", players.send, "k", {}, 5)
         self.assertEqual(self.host.names, ["hello"])
 
@@ -84,11 +89,15 @@ class Options(unittest.IsolatedAsyncioTestCase):
         self,
     ) -> None:
         _, profile = session()
+        trade = self.server.transaction
         for deadline in (math.inf, "5"):
             options: dict[str, Any] = {"deadline_ms": deadline}
-            trade = self.server.transaction
             await self.names("`deadline_ms`", trade, [profile], put(1), **options)
-        await self.names("a list", self.server.transaction, profile, put(1))
+        await self.names("a list", trade, profile, put(1))
+        await self.names("a list", trade, [5], put(1))
+        await self.names("`change`", trade, [profile], None)
+        for gifts in (5, [5]):
+            await self.names("`gifts`", trade, [profile], put(1), gifts=gifts)
         profile.update(put(2))
         self.assertEqual((profile.data, self.host.names), ({"coins": 2}, ["hello"]))
 
@@ -99,6 +108,7 @@ class Options(unittest.IsolatedAsyncioTestCase):
         await self.names("save-failed", profile.on, "ended", print)
         await self.names("`handler`", profile.on, "end", None)
         await self.names("`handler`", profile.on_message, "gift", None)
+        await self.names("`kind`", profile.on_message, 5, print)
         await self.names("`change`", profile.on_last_save, None)
 
     async def test_a_name_that_a_client_takes_for_a_step_up_is_no_part_of_a_path(self) -> None:
@@ -110,10 +120,38 @@ class Options(unittest.IsolatedAsyncioTestCase):
         await self.names(said, http.version, Address("S", "k"), "..")
         await self.names(said, http.call, "GET", "/v1/stores/S/profiles/%2E%2e")
         await self.names(said, http.call, "GET", "/v1/stores/S/profiles/..?fresh=true")
-        await self.names("quoted", http.call, "GET", "/v1/stores/S/profiles/a b")
+        for path in ("/v1/stores/S/profiles/a b", "@127.0.0.1:2/v1", ""):
+            await self.names("quoted", http.call, "GET", path)
         with self.assertRaises(ProfileError) as raised:
             await http.call("GET", "/v1/stores/S/profiles/a..b?prefix=..")
         self.assertEqual(raised.exception.kind, "unavailable")
+
+    async def test_half_of_a_character_and_a_body_or_an_etag_of_another_type_are_refused(
+        self,
+    ) -> None:
+        http, at = Http("http://127.0.0.1:1", "k"), Address("S", "k")
+        await self.names("surrogate", http.edit, at, [], reason="\ud800")
+        await self.names("surrogate", http.call, "PUT", "/v1/x", body="\ud800")
+        await self.names("`body`", http.call, "PUT", "/v1/x", body={"a": 1})
+        await self.names("`path`", http.call, "GET", 5)
+        await self.names("`etag`", http.put, at, {}, 1.5)
+
+    def test_the_types_of_answers_have_the_members_that_the_description_has(self) -> None:
+        folder = Path(__file__).parents[3] / "crates/profilestore-server/api"
+        described = json.loads((folder / "openapi.json").read_text())["components"]["schemas"]
+        for kind, name in [
+            (answers.StoredProfile, "ProfileView"),
+            (answers.Version, "VersionView"),
+            (answers.HeldBy, "HolderView"),
+            (answers.Holder, "SessionView"),
+            (answers.Waiting, "MessageView"),
+            (answers.Inbox, "Inbox"),
+            (answers.Page, "PageOf_VersionView"),
+            (answers.Sent, "SentView"),
+            (answers.EndedBy, "Ended"),
+        ]:
+            own = kind.__annotations__
+            self.assertEqual(set(own), set(described[name]["properties"]), name)
 
 
 if __name__ == "__main__":

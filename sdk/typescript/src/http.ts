@@ -69,6 +69,27 @@ export interface Restored {
   readonly held_by: string | null;
 }
 
+/** A message that waits in an inbox. */
+export interface Waiting {
+  /** Its number in the inbox. */
+  readonly index: number;
+  /** TIME:NAME. */
+  readonly id: string;
+  readonly sent_ms: number;
+  readonly message: unknown;
+}
+
+/** The session on a profile. */
+export interface Holding {
+  readonly held: HeldBy | null;
+  /** It grows with each session. */
+  readonly epoch: number;
+  /** How many sessions have been started. */
+  readonly load_count: number;
+  /** It was let go for a server that asked, which has not taken it yet. */
+  readonly offered: boolean;
+}
+
 /** Some of a list. With `next_page_token` as `page_token` of the next call the list goes on. */
 export interface Page<Item> {
   readonly items: readonly Item[];
@@ -131,8 +152,9 @@ export class Http {
     readonly url: string,
     readonly key: string,
   ) {
-    if (!/^https?:\/\//.test(text("url", url)) || !URL.canParse(url)) {
-      throw failure("invalid", `an address begins with http:// or https://: given=\`${url}\``);
+    if (!/^https?:\/\/\S+$/.test(text("url", url)) || !URL.canParse(url)) {
+      const told = "an address begins with http:// or https://, and has no space";
+      throw failure("invalid", `${told}: given=\`${url}\``);
     }
     // Such as one from a file, with the end of its line.
     if (!/^[\x21-\x7e]+$/.test(text("key", key))) {
@@ -153,6 +175,11 @@ export class Http {
     path: string,
     { query = {}, headers, body, type }: Call,
   ): Promise<string> {
+    // Spaces at its end, tabs and line breaks are taken away by a URL.
+    if (!/^\/[^\0-\x20]*$/.test(text("path", path))) {
+      const detail = "a path begins with `/`, and its parts are encoded (encodeURIComponent)";
+      throw failure("invalid", `${detail}: ${JSON.stringify(path)}`);
+    }
     refuseDots(path);
     const url = new URL(this.url.replace(/\/+$/, "") + path);
     for (const [name, value] of Object.entries(query)) {
@@ -286,13 +313,13 @@ export class Http {
     return quiet(this.#json("POST", `${path(at)}/messages`, { body, headers }));
   }
 
-  /** The messages that wait in a profile's inbox. */
-  messages(at: Address): Promise<Page<Record<string, unknown>>> {
+  /** The messages that wait in a profile's inbox, the oldest first. */
+  messages(at: Address): Promise<{ readonly items: readonly Waiting[] }> {
     return quiet(this.#json("GET", `${path(at)}/messages`));
   }
 
   /** Who holds a profile, and how often it has changed hands. */
-  session(at: Address): Promise<{ readonly held: HeldBy | null; readonly epoch: number }> {
+  session(at: Address): Promise<Holding> {
     return quiet(this.#json("GET", `${path(at)}/session`));
   }
 

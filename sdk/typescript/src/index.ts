@@ -20,10 +20,12 @@ export {
   type Call,
   type Ending,
   type HeldBy,
+  type Holding,
   type Page,
   type Restored,
   type StoredProfile,
   type Version,
+  type Waiting,
   type Why,
 } from "./http.js";
 export type { Report } from "./events.js";

@@ -39,6 +39,17 @@ export function frameMs(what: string, given: unknown): number | undefined {
   throw wrong(what, "a number of milliseconds with an end", given);
 }
 
+/** An object with options. */
+export function fields<T>(what: string, given: T): T {
+  if (typeof given === "object" && given !== null) return given;
+  throw wrong(what, "an object", given);
+}
+
+/** A list. */
+export function list(what: string, given: unknown): void {
+  if (!Array.isArray(given)) throw wrong(what, "a list", given);
+}
+
 /** A function. */
 export function calls(what: string, given: unknown): void {
   if (typeof given !== "function") throw wrong(what, "a function", given);

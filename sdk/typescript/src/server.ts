@@ -5,7 +5,7 @@ import { failure, quiet } from "./errors.js";
 import { call, type Report } from "./events.js";
 import type { ResumedAs, SessionFrame } from "./frames.js";
 import { Http } from "./http.js";
-import { calls, frameMs, text, timeMs, whole } from "./options.js";
+import { calls, fields, frameMs, text, timeMs, whole } from "./options.js";
 import type { Profile } from "./session/profile.js";
 import { Store, type Shop, type StoreOptions } from "./store.js";
 import { transact, type AnyProfile, type DataOf, type TransactionOptions } from "./transaction.js";
@@ -33,14 +33,16 @@ export interface ConnectOptions {
  * dies, the sessions go on at another.
  */
 export function connect(url: string | readonly string[], options: ConnectOptions): Promise<Server> {
-  const urls = typeof url === "object" && url !== null ? [...url] : [url];
-  return quiet(Server.open(urls, options));
+  // Of a game that no compiler checks it may be a URL, for example.
+  const isList = typeof url === "object" && url !== null && Symbol.iterator in url;
+  return quiet(Server.open(isList ? [...url] : [url], options));
 }
 
 function checkUrls(urls: readonly string[]): void {
-  const isUrl = (url: string) => /^wss?:\/\//.test(text("url", url)) && URL.canParse(url);
+  const isUrl = (url: string) => /^wss?:\/\/\S+$/.test(text("url", url)) && URL.canParse(url);
   if (urls.length > 0 && urls.every(isUrl)) return;
-  throw failure("invalid", `an address begins with ws:// or wss://: given=\`${urls.join(" ")}\``);
+  const told = "an address begins with ws:// or wss://, and has no space";
+  throw failure("invalid", `${told}: given=\`${urls.join(" ")}\``);
 }
 
 const CLOSE_MS = 30_000;
@@ -60,6 +62,7 @@ export class Server implements Holder {
 
   private constructor(urls: readonly string[], options: ConnectOptions) {
     checkUrls(urls);
+    fields("options", options);
     if (options.onFault !== undefined) calls("onFault", options.onFault);
     const key = text("key", options.key);
     const job = text("job", options.job);

@@ -6,7 +6,7 @@ import type { Report } from "./events.js";
 import { compose } from "./frames.js";
 import { messageId, type Http, type Page, type StoredProfile, type Version } from "./http.js";
 import { parse, stringify, type Numbers } from "./json.js";
-import { calls, frameMs, text, timeMs, whole } from "./options.js";
+import { calls, fields, frameMs, oneOf, text, timeMs, whole } from "./options.js";
 import { Beside } from "./session/beside.js";
 import { Document } from "./session/document.js";
 import { put } from "./session/edit.js";
@@ -49,6 +49,9 @@ export interface StartOptions {
   readonly timeoutMs?: number | undefined;
 }
 
+/** What `whenHeld` may be. */
+const WHEN_HELD = ["ask", "wait", "give_up", "steal"] satisfies StartOptions["whenHeld"][];
+
 /** How long a start may take by default, as the server has it. */
 const START_MS = 120_000;
 
@@ -89,6 +92,7 @@ export class Store<T> {
     readonly shop: Shop,
   ) {
     text("name", name);
+    fields("options", options);
     this.scope = text("scope", options.scope ?? "global");
     if (options.check !== undefined) calls("check", options.check);
     timeMs("saveWithinMs", options.saveWithinMs ?? SAVE_WITHIN_MS);
@@ -104,6 +108,8 @@ export class Store<T> {
    */
   start(key: string, options: StartOptions = {}): Promise<Profile<T>> {
     try {
+      const { whenHeld } = fields("options", options);
+      if (whenHeld !== undefined) oneOf("whenHeld", WHEN_HELD, whenHeld);
       const timeoutMs = frameMs("timeoutMs", options.timeoutMs);
       return quiet(this.#start(text("key", key), { ...options, timeoutMs }));
     } catch (error) {

@@ -2,9 +2,9 @@
 import { failure, isPromise, quiet, type ProfileError } from "./errors.js";
 import { compose } from "./frames.js";
 import { parse, stringify } from "./json.js";
-import { frameMs } from "./options.js";
+import { calls, fields, frameMs, list } from "./options.js";
 import { framed, type Draft } from "./session/document.js";
-import type { Profile } from "./session/profile.js";
+import { Profile } from "./session/profile.js";
 import type { Wire } from "./session/saver.js";
 
 /** A message that goes with a transaction. `Store.gift` makes it. */
@@ -51,8 +51,12 @@ export async function transact<R>(
   bench: Bench,
   profiles: readonly Profile<unknown>[],
   change: (data: unknown[]) => R,
-  { gifts = [], deadlineMs }: TransactionOptions,
+  options: TransactionOptions,
 ): Promise<R> {
+  const { gifts = [], deadlineMs } = fields("options", options);
+  list("gifts", gifts);
+  gifts.forEach((gift, at) => fields(`gifts[${at}]`, gift));
+  calls("change", change);
   const deadline = frameMs("deadlineMs", deadlineMs);
   const { parts, result } = prepare(profiles, change);
   const thaw = () => parts.forEach(({ profile }) => profile.thaw(undefined, undefined));
@@ -85,7 +89,8 @@ function prepare<R>(
   profiles: readonly Profile<unknown>[],
   change: (data: unknown[]) => R,
 ): { parts: Frozen[]; result: R } {
-  if (!Array.isArray(profiles) || profiles.length === 0) {
+  const isList = Array.isArray(profiles) && profiles.every((one) => one instanceof Profile);
+  if (!isList || profiles.length === 0) {
     throw failure("invalid", "a transaction has a list of at least one profile");
   }
   if (new Set(profiles).size !== profiles.length) {

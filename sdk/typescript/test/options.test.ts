@@ -33,14 +33,18 @@ test("an option of `connect` that is of another type is named, and nothing is op
     const options = given({ ...known, [option]: value });
     await assert.rejects(connect("ws://127.0.0.1:1", options), invalid(`\`${option}\``), option);
   }
+  for (const none of [undefined, null, "ps_key"]) {
+    await assert.rejects(connect("ws://127.0.0.1:1", given(none)), invalid("`options`"));
+  }
 });
 
 test("an address that is not there is an error, as is one of another kind", async () => {
   const known = { key: "ps_key", job: "eu-1" };
-  for (const url of [undefined, null, 5, [], [undefined]]) {
+  const one = "ws://127.0.0.1:7400";
+  for (const url of [undefined, null, 5, [], [undefined], new URL(one), `${one} `, `${one}\n`]) {
     await assert.rejects(connect(given(url), known), { kind: "invalid" });
   }
-  for (const url of ["127.0.0.1:7400", "ws://127.0.0.1:7400", "http://", undefined]) {
+  for (const url of ["127.0.0.1:7400", one, "http://", "http://127.0.0.1:7400 ", undefined]) {
     assert.throws(() => new Http(given(url), "ps_key"), { kind: "invalid" });
   }
 });
@@ -58,6 +62,7 @@ test("an option of a store that is of another type is named", () => {
     const options = given({ template, [option]: value });
     assert.throws(() => new Store("P", options, {} as Shop), invalid(`\`${option}\``), option);
   }
+  assert.throws(() => new Store("P", given(undefined), {} as Shop), invalid("`options`"));
   assert.throws(() => new Store(given(5), { template }, {} as Shop), invalid("`name`"));
   assert.equal(new Store("P", { template, saveWithinMs: Infinity }, {} as Shop).scope, "global");
 });
@@ -70,6 +75,10 @@ test("a key that is a number is refused, and so are other arguments of another t
   for (const timeoutMs of [5n, NaN, -1, "5", Infinity]) {
     await assert.rejects(store().start("k", given({ timeoutMs })), invalid("`timeoutMs`"));
   }
+  for (const whenHeld of ["stael", null, 5]) {
+    await assert.rejects(store().start("k", given({ whenHeld })), invalid("`whenHeld`"));
+  }
+  await assert.rejects(store().start("k", given(null)), invalid("`options`"));
   await assert.rejects(store().send("k", {}, given(5)), invalid("`id`"));
   assert.throws(() => void new Http("http://127.0.0.1:1", "k").get(given({ store: "P", key: 5n })));
 });
@@ -80,11 +89,16 @@ test("a transaction that is refused for its arguments leaves its profiles free",
   for (const [profiles, options, what] of [
     [[profile], { deadlineMs: 5n }, "`deadlineMs`"],
     [[profile], { deadlineMs: Infinity }, "`deadlineMs`"],
+    [[profile], { gifts: 5 }, "`gifts`"],
+    [[profile], { gifts: [null] }, "`gifts[0]`"],
     [profile, {}, "a list"],
+    [[Promise.resolve(profile)], {}, "a list"],
   ] as const) {
     const tried = transact(bench, given(profiles), () => {}, given(options));
     await assert.rejects(tried, invalid(what));
   }
+  const unmade = transact(bench, given([profile]), given(undefined), {});
+  await assert.rejects(unmade, invalid("`change`"));
   profile.update((data) => (data.coins = 1));
   assert.equal(profile.data.coins, 1);
 });
@@ -110,6 +124,10 @@ test("a name that a URL takes for a step up is no part of a path", async () => {
     () => http.call("GET", "/v1\\..\\metrics"),
   ]) {
     await assert.rejects(async () => ask(), invalid("takes such names"));
+  }
+  // A URL takes the spaces away, and then the names. Without `/` another server would be asked.
+  for (const odd of ["/v1/stores/S/profiles/.\t.", "/v1/stores/.. ", "@127.0.0.1:2/v1", ""]) {
+    await assert.rejects(http.call("GET", odd), invalid("begins with `/`"));
   }
   const where = http.call("GET", "/v1/stores/S/profiles/a..b?prefix=..");
   await assert.rejects(where, { kind: "unavailable" }, "dots within a name, and in a query");

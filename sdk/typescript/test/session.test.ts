@@ -30,6 +30,10 @@ test("users have one spelling, and what is no user is refused", () => {
   for (const wrong of [-1, "-1", 1.5, 2 ** 53, NaN, "", "a\0b", "ä".repeat(51), "\ud800"]) {
     assert.throws(() => userOf(wrong), { kind: "invalid" }, String(wrong));
   }
+  // Of a game that no compiler checks: as text they would be the names of users.
+  for (const wrong of [undefined, null, true, {}, [7]]) {
+    assert.throws(() => userOf(wrong as unknown as string), { kind: "invalid" }, String(wrong));
+  }
 });
 
 test("users go with the next save, once, and not with an edit", async () => {

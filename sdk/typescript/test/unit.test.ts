@@ -190,6 +190,30 @@ test("the type of an error's kind has every kind that the server has", async () 
   assert.deepEqual([...own.matchAll(/\| "([a-z-]+)"/g)].map(([, kind]) => kind), ofServer);
 });
 
+// --- answers ---------------------------------------------------------------------------------
+
+test("the types of answers have the members that the server's description has", async () => {
+  const read = (path: string) => readFile(new URL(path, import.meta.url), "utf8");
+  const api = "../../../crates/profilestore-server/api/openapi.json";
+  const { schemas } = (JSON.parse(await read(api)) as { components: Described }).components;
+  const source = await read("../src/http.ts");
+  for (const [type, name] of [
+    ["StoredProfile", "ProfileView"],
+    ["Version", "VersionView"],
+    ["HeldBy", "HolderView"],
+    ["Holding", "SessionView"],
+    ["Waiting", "MessageView"],
+  ] as const) {
+    const body = source.split(new RegExp(`export interface ${type}\\b.*{`))[1]?.split("\n}")[0];
+    const own = [...(body ?? "").matchAll(/readonly (\w+):/g)].map(([, member]) => member);
+    assert.deepEqual(own.sort(), Object.keys(schemas[name]?.properties ?? {}).sort(), type);
+  }
+});
+
+interface Described {
+  readonly schemas: Readonly<Record<string, { readonly properties: object }>>;
+}
+
 // --- edits -----------------------------------------------------------------------------------
 
 test("each step of an edit does what the standard says, and one that does not fit is named", () => {

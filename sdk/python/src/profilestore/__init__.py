@@ -5,11 +5,13 @@ from .answers import (
     EndedBy,
     HeldBy,
     Holder,
+    Inbox,
     Page,
     Restored,
     Sent,
     StoredProfile,
     Version,
+    Waiting,
 )
 from .belief import active_until
 from .errors import Advice, ProfileError
@@ -35,6 +37,7 @@ __all__ = [
     "HeldBy",
     "Holder",
     "Http",
+    "Inbox",
     "MessageFailed",
     "Page",
     "Profile",
@@ -48,6 +51,7 @@ __all__ = [
     "StoredProfile",
     "User",
     "Version",
+    "Waiting",
     "active_until",
     "connect",
     "message_id",

@@ -64,6 +64,21 @@ class Version(TypedDict):
     bytes: int
 
 
+class Waiting(TypedDict):
+    """A message that waits in an inbox. ``index`` is its number there, ``id`` is TIME:NAME."""
+
+    index: int
+    id: str
+    sent_ms: int
+    message: Any
+
+
+class Inbox(TypedDict):
+    """The messages that wait for a profile, the oldest first."""
+
+    items: list[Waiting]
+
+
 class Page(TypedDict, Generic[Item]):
     """Some of a list. With ``next_page_token`` as ``page_token`` of the next call it goes on."""
 
@@ -93,10 +108,15 @@ class Sent(TypedDict):
 
 
 class Holder(TypedDict):
-    """Who holds a profile, and how often it has changed hands."""
+    """
+    Who holds a profile. ``epoch`` grows with each session, ``load_count`` is how many there were.
+    ``offered``: it was let go for a server that asked, which has not taken it yet.
+    """
 
     held: HeldBy | None
     epoch: int
+    load_count: int
+    offered: bool
 
 
 class EndedBy(TypedDict):

@@ -17,6 +17,7 @@ from .answers import (
     Answer,
     EndedBy,
     Holder,
+    Inbox,
     Page,
     Restored,
     Sent,
@@ -97,11 +98,15 @@ class Http:
             for name, value in (query or {}).items()
             if value is not None
         }
-        target = f"{path}?{urlencode(asked)}" if asked else path
         all_headers = {"Authorization": f"Bearer {self.key}", **(headers or {})}
         if body is not None:
             all_headers["Content-Type"] = media_type
-        encoded = None if body is None else body.encode()
+        try:
+            target = f"{path}?{urlencode(asked)}" if asked else path
+            encoded = None if body is None else text("body", body).encode()
+        except UnicodeEncodeError as error:
+            # Half of a character, such as in a reason.
+            raise failure("invalid", f"{method} {path}: {in_words(error)}") from error
         until = time.monotonic() + CALL_S
         while True:
             try:
@@ -226,9 +231,9 @@ class Http:
         )
         return cast(Sent, answer)
 
-    async def messages(self, at: Address) -> Page[Answer]:
-        """The messages that wait in a profile's inbox."""
-        return cast(Page[Answer], await self._json("GET", f"{at.path}/messages"))
+    async def messages(self, at: Address) -> Inbox:
+        """The messages that wait in a profile's inbox, the oldest first."""
+        return cast(Inbox, await self._json("GET", f"{at.path}/messages"))
 
     async def session(self, at: Address) -> Holder:
         """Who holds a profile, and how often it has changed hands."""
@@ -269,8 +274,9 @@ def _part(what: str, name: object) -> str:
 
 def _check_path(path: str) -> None:
     """What takes the parts ``.`` and ``..`` away, such as a proxy, would name something else."""
-    if not re.fullmatch("[\x21-\x7e]+", path):
-        raise failure("invalid", f"the parts of a path are quoted (urllib.parse.quote): {path!r}")
+    if not re.fullmatch("/[\x21-\x7e]*", text("path", path)):
+        detail = "a path begins with `/`, and its parts are quoted (urllib.parse.quote)"
+        raise failure("invalid", f"{detail}: {path!r}")
     for part in re.split("[/\\\\]", re.split("[?#]", path)[0]):
         if re.fullmatch(r"(\.|%2e){1,2}", part, re.IGNORECASE):
             detail = f"over HTTP no store, scope or key is called `{part}`"
@@ -291,7 +297,7 @@ def _seconds(response: http.client.HTTPResponse) -> float:
 
 
 def _expected(etag: str | None) -> dict[str, str]:
-    return {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
+    return {"If-None-Match": "*"} if etag is None else {"If-Match": text("etag", etag)}
 
 
 def _named(which: Which) -> str:

@@ -44,6 +44,12 @@ def frame_ms(what: str, given: object) -> int | None:
     raise _wrong(what, "a number of seconds with an end", given)
 
 
+def elements(what: str, kind: type, given: object) -> None:
+    """A list, and what it has."""
+    if not isinstance(given, Sequence) or not all(isinstance(one, kind) for one in given):
+        raise _wrong(what, f"a list of {kind.__name__}", given)
+
+
 def calls(what: str, given: object) -> None:
     """A function."""
     if not callable(given):

@@ -17,7 +17,7 @@ from .events import End, Events, MessageFailed, Received, Release, Report, call
 from .frames import Asker, ByServer, Frame, asker_of, server_of
 from .futures import fail, quiet, shared, succeed
 from .jsontext import exact, parse, stringify
-from .options import calls, one_of
+from .options import calls, one_of, text
 from .request import Request
 from .saver import Saver
 from .users import User
@@ -259,6 +259,8 @@ class Profile(Generic[T]):
         What messages with this ``type`` do to the data; None: all without a handler of their own.
         The effect and the receipt are stored in one commit: each message has its effect once.
         """
+        if kind is not None:
+            text("kind", kind)
         calls("handler", handler)
         self._handlers[kind] = handler
         self._process_all()

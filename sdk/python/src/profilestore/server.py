@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from .events import Report, log, tell
 from .frames import Frame
 from .futures import running
 from .http import Http
-from .options import calls, seconds, text, whole
+from .options import calls, elements, seconds, text, whole
 from .profile import Profile
 from .request import Request
 from .store import Store, StoreOptions
@@ -45,9 +46,9 @@ async def connect(
     """
     is_one = isinstance(url, (str, bytes)) or not isinstance(url, Iterable)
     urls = [text("url", one) for one in ([url] if is_one else url)]
-    if not urls or not all(one.startswith(("ws://", "wss://")) for one in urls):
-        given = " ".join(urls)
-        raise failure("invalid", f"an address begins with ws:// or wss://: given=`{given}`")
+    if not urls or not all(re.fullmatch(r"wss?://\S+", one) for one in urls):
+        told = "an address begins with ws:// or wss://, and has no space"
+        raise failure("invalid", f"{told}: given=`{' '.join(urls)}`")
     text("key", key)
     text("job", job)
     whole("place", place)
@@ -136,6 +137,8 @@ class Server:
         ``deadline_ms``: after how many milliseconds it is given up, if it has not taken effect.
         """
         whole("deadline_ms", deadline_ms)
+        calls("change", change)
+        elements("gifts", Gift, gifts)
         parts, result = prepare(profiles, change)
         return transact(self, parts, result, gifts, deadline_ms)
 

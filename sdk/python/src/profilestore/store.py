@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from .answers import Page, StoredProfile, Version
 from .beside import Beside
@@ -15,13 +15,16 @@ from .frames import Frame, compose
 from .futures import fail, quiet, succeed
 from .http import Address, Http, Which, message_id
 from .jsontext import parse, stringify
-from .options import frame_ms, text
+from .options import frame_ms, one_of, text
 from .profile import Opened, Profile
 from .profile import Wire as ProfileWire
 from .request import Request
 from .transaction import Gift
 
 T = TypeVar("T")
+
+WhenHeld = Literal["ask", "wait", "give_up", "steal"]
+"""What a start does about a profile that another game server holds."""
 
 START_MS = 120_000
 """How long a start may take by default, as the server has it."""
@@ -71,7 +74,7 @@ class Store(Generic[T]):
         self,
         key: str,
         *,
-        when_held: Literal["ask", "wait", "give_up", "steal"] | None = None,
+        when_held: WhenHeld | None = None,
         timeout: float | None = None,
     ) -> asyncio.Future[Profile[T]]:
         """
@@ -81,6 +84,8 @@ class Store(Generic[T]):
         seconds, 120 by default, the start fails with ``timed-out``. Cancelling the future, or the
         task that waits for it, calls the start off.
         """
+        if when_held is not None:
+            one_of("when_held", get_args(WhenHeld), when_held)
         shop, options = self._shop, self._options
         timeout_ms = frame_ms("timeout", timeout)
         s, i = shop.session(), shop.number()

@@ -12,6 +12,7 @@ from .errors import failure
 from .frames import compose
 from .futures import fail, quiet, running, succeed
 from .jsontext import parse, stringify
+from .options import elements
 from .profile import Profile
 from .request import Request
 
@@ -58,7 +59,8 @@ def prepare(
     profiles: Sequence[Profile[Any]], change: Callable[..., R]
 ) -> tuple[list[_Part], R]:
     """Freezes the profiles and makes the change on copies. When it fails, nothing is frozen."""
-    if isinstance(profiles, Profile) or not profiles:
+    elements("profiles", Profile, profiles)
+    if not profiles:
         raise failure("invalid", "a transaction has a list of at least one profile")
     if len({id(profile) for profile in profiles}) != len(profiles):
         raise failure("invalid", "a profile is named twice")

@@ -11,7 +11,8 @@ const WHOLE = /^(0|-?[1-9]\d*)$/;
 /** A user in the one spelling that the server has too. */
 export function userOf(user: User | bigint): User {
   const text = String(user);
-  if (typeof user === "number" && !Number.isSafeInteger(user)) {
+  const isText = typeof user === "string" || typeof user === "bigint";
+  if (!isText && !Number.isSafeInteger(user)) {
     throw failure("invalid", `a user is a whole number up to 2^53, a bigint or a text: ${text}`);
   }
   if (WHOLE.test(text)) {

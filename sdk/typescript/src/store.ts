@@ -137,6 +137,8 @@ export class Store<T> {
         failed(why);
       };
       const callOff = () => giveUp(cancelled());
+      // Before the timer: what is no signal fails here, and leaves none behind.
+      signal?.addEventListener("abort", callOff, { once: true });
       // The server's clock begins anew at each process, and does not run without a connection.
       const ms = timeoutMs ?? START_MS;
       const late = `the start took longer than ${ms} ms: ${key}`;
@@ -148,7 +150,6 @@ export class Store<T> {
         clearTimeout(timer);
         signal?.removeEventListener("abort", callOff);
       };
-      signal?.addEventListener("abort", callOff, { once: true });
       shop.request(i, [frame], {
         done: (answer) => {
           over();

@@ -140,12 +140,15 @@ fn erasure(served: &Served) -> Request<Body> {
 async fn exports_that_nobody_reads_leave_room_for_the_rest() {
     let served = Served::start().await;
     let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
-    game.start(1, "user-1").await;
-    let (i, text) = (game.number(), "x".repeat(1 << 20));
-    game.send(json!({ "save": { "i": i, "s": 1, "n": 1, "user_ids": [4711],
-        "data": { "text": text } } }))
-        .await;
-    assert!(game.answer(i).await["saved"].is_object());
+    // More than is kept for a reader: four pieces wait, and one is being handed over.
+    for s in 1..=12 {
+        game.start(s, &format!("user-{s}")).await;
+        let (i, text) = (game.number(), "x".repeat(100 << 10));
+        game.send(json!({ "save": { "i": i, "s": s, "n": 1, "user_ids": [4711],
+            "data": { "text": text } } }))
+            .await;
+        assert!(game.answer(i).await["saved"].is_object());
+    }
     let export = || {
         Request::get("/v1/users/4711/export")
             .header("Host", "127.0.0.1")

@@ -274,8 +274,8 @@ fn a_command_by_which_a_test_fails_in_another_way_is_no_shorter_one() {
     let spec = "return function()
         it('is alone', function()
             task.wait(5)
-            assert(game.Players:FindFirstChild('Player2'), 'nobody is there')
-            error('somebody is there')
+            assert(game.Players:FindFirstChild('Player2'), 'no second player is there')
+            error('a second player is there')
         end)
     end";
     let place = project(&[("src/Data.spec.luau", spec)]);

@@ -9,7 +9,7 @@ use crate::{Served, client::Client, members, refused};
 const LIVE: &str = "/v1/live";
 
 #[tokio::test]
-async fn what_happens_is_told_while_somebody_watches() {
+async fn what_happens_is_told_while_an_operator_watches() {
     let served = Served::start().await;
     let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
     game.start(1, "user-1").await;

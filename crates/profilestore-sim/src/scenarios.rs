@@ -1,5 +1,5 @@
 //! Seeds that found a bug in the world as it is now, named after it. What a seed plays changes with
-//! the world: older finds have scripted tests of their own beside the library (`docs/evidence.md`
+//! the world: older finds have scripted tests of their own beside the library (`docs/findings.md`
 //! lists them).
 
 use crate::world::{self, Size};

@@ -113,6 +113,7 @@ measured "audit --operation" audit --operation "${bulk:-unknown}" --limit 20
 measured "audit --author" audit --author nobody
 measured "erase --user --no-vacuum" erase --user 7 --yes --no-vacuum
 measured "erase --user" erase --user 8 --yes
+measured "check, behind the edits" check
 measured "export" export all.jsonl.zst
 measured "export --where --current" export --where '/coins > 299' --current some.jsonl.zst
 if [ -n "$file" ]; then

@@ -5,14 +5,17 @@ use std::io::Write;
 use clap::Args;
 use indicatif::ProgressBar;
 use profilestore::{
-    data_store::CheckReport,
-    transfer::{ExportFilter, ExportReport, Progress, UnreadableValue, UnstorableValue, verify},
+    data_store::{CheckReport, Checked, DamagedValue, SqliteStore, StoreError},
+    transfer::{
+        ExportFilter, ExportReport, Progress, UnreadableValue, UnstorableValue, Verification,
+        verify,
+    },
 };
 use serde::Serialize;
 
 use crate::{
     app::App,
-    maintain::{named, unlisted, unreadable, waited},
+    maintain::{named, unlisted, waited},
     output::{Failure, Status, count, facts, json_document, out, text},
     place::{Kind, Place, Store},
     transfer::{held, progress_bar, show, waiting},
@@ -29,6 +32,9 @@ Examples:
   profilestore check
   profilestore --store sqlite:backup.db check --json")]
 pub(crate) struct Check {}
+
+/// After how many versions the bar moves.
+const SHOWN_EVERY: u64 = 1000;
 
 #[derive(Serialize)]
 struct CheckRow<'a> {
@@ -59,33 +65,19 @@ impl Check {
 
 /// Checks a store and says what is wrong with it.
 pub(crate) async fn check(app: &App, place: &Place, store: Store) -> Result<Status, Failure> {
-    let file = match store.kind().clone() {
-        Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
+    let (file, records) = match store.kind().clone() {
+        Kind::Sqlite(checked) => waited(move |bar| check_file(&checked, &bar))
             .await?
             .map_err(|error| place.failure(&error))?,
         // A database's pages are its own affair.
-        Kind::Postgres(_) => CheckReport::default(),
-    };
-    // In a file that is broken as such this ends at the first page that cannot be read.
-    let bar = progress_bar();
-    let mut progress = |progress: Progress| show(&bar, progress, None);
-    let mut records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
-        Ok(records) => records,
-        Err(_) if !file.problems.is_empty() => {
-            let mut records = ExportReport::default();
-            (records.keys, records.versions) = (file.profiles, file.profile_versions);
-            records
+        Kind::Postgres(_) => {
+            let bar = progress_bar();
+            let mut progress = |progress: Progress| show(&bar, progress, None);
+            let records = verify(&*store, &ExportFilter::default(), &mut progress).await?;
+            bar.finish_and_clear();
+            (CheckReport::default(), records)
         }
-        Err(error) => return Err(error.into()),
     };
-    bar.finish_and_clear();
-    for damaged in file.damaged.iter().map(unreadable) {
-        let listed =
-            |other: &UnreadableValue| (&other.key, other.number) == (&damaged.key, damaged.number);
-        if !records.unreadable.iter().any(listed) {
-            records.unreadable.push(damaged);
-        }
-    }
     let ok =
         file.problems.is_empty() && records.unreadable.is_empty() && records.unstorable.is_empty();
     match app.json {
@@ -106,6 +98,34 @@ pub(crate) async fn check(app: &App, place: &Place, store: Store) -> Result<Stat
         false => show_check(ok, &file, &records)?,
     }
     Ok(if ok { Status::Fine } else { Status::Problems })
+}
+
+/// Checks a file and what its values say, in one go through it.
+fn check_file(
+    store: &SqliteStore,
+    bar: &ProgressBar,
+) -> Result<(CheckReport, ExportReport), StoreError> {
+    let (mut found, mut versions) = (Verification::default(), 0_u64);
+    let each = |piece: Checked<'_>| match piece {
+        Checked::Key(key, lease) => found.key(key, lease),
+        Checked::Message(key, message) => found.message(key, message),
+        Checked::Version(key, info, value) => {
+            found.version(key, info, value);
+            versions += 1;
+            if versions.is_multiple_of(SHOWN_EVERY) {
+                bar.set_message(format!("verified {}", count(versions, "version", "versions")));
+                bar.tick();
+            }
+        }
+    };
+    let file = store.check_each(each, keys(bar))?;
+    for DamagedValue { key, version, .. } in &file.damaged {
+        found.damaged(key, *version);
+    }
+    let mut records = found.end();
+    // Those that no key leads to belong to no profile.
+    records.versions = file.profile_versions;
+    Ok((file, records))
 }
 
 fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<(), Failure> {

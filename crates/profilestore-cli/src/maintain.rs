@@ -321,7 +321,7 @@ pub(crate) fn named(value: &UnreadableValue) -> String {
     }
 }
 
-pub(crate) fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
+fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
     UnreadableValue {
         key: damaged.key.clone(),
         number: damaged.version,

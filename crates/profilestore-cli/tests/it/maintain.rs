@@ -119,6 +119,8 @@ fn a_check_finds_what_cannot_be_read() {
     assert_eq!((ran.code, &*ran.stderr), (1, ""), "{ran:?}");
     assert!(ran.stdout.contains("problem: PlayerData/7 version "), "{ran:?}");
     assert!(ran.stdout.contains("written by a newer version, or is damaged: codec=`9`"), "{ran:?}");
+    place.ok(&["backup", "copy.db"]);
+    assert_eq!(place.run(&["backup", "--verify", "copy.db"]).stdout, ran.stdout);
     let export = place.run(&["export", "some.jsonl"]);
     assert_eq!(export.code, 1);
     assert!(export.stdout.contains("left out PlayerData/7 version "), "{export:?}");

@@ -50,7 +50,7 @@ pub use message::{MAX_MESSAGE_NAME_BYTES, MessageId, NewMessage, StoredMessage};
 pub use postgres::{DEFAULT_SCHEMA, PostgresClock, PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
-    CheckReport, DamagedValue, Existing, SqliteMessenger, SqliteOptions, SqliteStore,
+    CheckReport, Checked, DamagedValue, Existing, SqliteMessenger, SqliteOptions, SqliteStore,
 };
 pub use upkeep::TableUpkeep;
 

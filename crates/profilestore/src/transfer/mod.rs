@@ -47,7 +47,7 @@ mod walk;
 
 pub use export::export;
 pub use import::import;
-pub use read::{Content, VersionDocument, document, verify};
+pub use read::{Content, Verification, VersionDocument, document, verify};
 pub use salvage::salvage;
 
 /// The longest line that is read, in bytes: 16 MiB.

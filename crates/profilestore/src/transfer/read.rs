@@ -10,7 +10,8 @@ use super::{
 use crate::{
     ProfileKey,
     data_store::{
-        DataStore, DataStoreExt, KeyState, Returning, StoreError, VersionInfo, VersionRef,
+        DataStore, DataStoreExt, KeyState, LeaseState, Returning, StoreError, StoredMessage,
+        VersionInfo, VersionRef,
     },
     document::{compose, compose_inbox},
     record::{
@@ -125,6 +126,78 @@ pub async fn document(
     }))
 }
 
+/// Counts and verifies what a store holds, piece by piece: what [`verify`] does, for a caller that
+/// reads a store in another way. A file is read fastest by
+/// [`SqliteStore::check_each`](crate::data_store::SqliteStore::check_each).
+#[derive(Debug, Default)]
+pub struct Verification {
+    report: ExportReport,
+    /// Whether the key that came last has a message.
+    has_messages: bool,
+}
+
+impl Verification {
+    /// A key, and which session holds it. The messages that wait for it come next.
+    pub fn key(&mut self, key: &ProfileKey, lease: &LeaseState) {
+        let book = key.is_reserved();
+        self.report.keys += u64::from(!book);
+        self.report.books += u64::from(book);
+        self.report.held_sessions += u64::from(lease.holder.is_some());
+        self.report.handover_requests += u64::from(lease.request.is_some());
+        self.has_messages = false;
+    }
+
+    /// A message that waits for the key that came last. Those that carry operators' edits are no
+    /// messages of the game, and do not count.
+    pub fn message(&mut self, key: &ProfileKey, message: &StoredMessage) {
+        if message.id.is_edit() {
+            return;
+        }
+        let is_first = !std::mem::replace(&mut self.has_messages, true);
+        self.report.pending.keys += u64::from(is_first);
+        self.report.pending.entries += 1;
+        self.report.pending.locked += u64::from(message.locked);
+        let wrong = MESSAGE.check_bytes(&message.payload).err();
+        let wrong = wrong.map(|wrong| UnstorableValue::of(key, None, Some(message.index), wrong));
+        self.report.unstorable.extend(wrong);
+    }
+
+    /// A version whose value is the one that was written.
+    pub fn version(&mut self, key: &ProfileKey, info: &VersionInfo, value: Option<&[u8]>) {
+        let (book, number) = (key.is_reserved(), info.number);
+        let report = &mut self.report;
+        report.versions += u64::from(!book);
+        match value.map(Stored::decode).transpose() {
+            Ok(None) => report.tombstones += u64::from(!book),
+            Ok(Some(stored)) => {
+                report.foreign += u64::from(!book && matches!(stored, Stored::Foreign(_)));
+                let wrong = stored.check().err();
+                let wrong = wrong.map(|wrong| UnstorableValue::of(key, Some(number), None, wrong));
+                report.unstorable.extend(wrong);
+            }
+            Err(error) => {
+                let (key, why) = (key.clone(), error.to_string());
+                report.unreadable.push(UnreadableValue { key, number, why });
+            }
+        }
+    }
+
+    /// A version whose value is damaged.
+    pub fn damaged(&mut self, key: &ProfileKey, number: u64) {
+        self.report.versions += u64::from(!key.is_reserved());
+        self.report.unreadable.push(UnreadableValue::damaged(key, number));
+    }
+
+    /// What was found, in the order of keys and versions; messages come behind versions.
+    pub fn end(self) -> ExportReport {
+        let mut report = self.report;
+        report.unreadable.sort_by(|a, b| (&a.key, a.number).cmp(&(&b.key, b.number)));
+        let place = |wrong: &UnstorableValue| (wrong.number.is_none(), wrong.number, wrong.message);
+        report.unstorable.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| place(a).cmp(&place(b))));
+        report
+    }
+}
+
 /// Reads every kept version of the keys of a store, the audit log included, and reports what is
 /// there, what cannot be read, and what could not be stored today.
 pub async fn verify(
@@ -132,51 +205,25 @@ pub async fn verify(
     filter: &ExportFilter,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ExportReport, TransferError> {
-    let mut report = ExportReport::default();
+    let mut found = Verification::default();
     let mut keys = Keys::all(store, filter);
     while let Some(state) = keys.next(progress).await? {
-        let book = state.key.is_reserved();
+        found.key(&state.key, &state.lease);
+        for message in state.inbox.iter().flatten() {
+            found.message(&state.key, message);
+        }
         each_version(store, &state, |version| {
-            report.versions += u64::from(!book);
-            let version = match version {
-                Ok(version) => version,
-                Err(number) => {
-                    report.unreadable.push(UnreadableValue::damaged(&state.key, number));
-                    return Ok(());
-                }
-            };
-            match version.value.as_deref().map(Stored::decode).transpose() {
-                Ok(None) => report.tombstones += u64::from(!book),
-                Ok(Some(stored)) => {
-                    report.foreign += u64::from(!book && matches!(stored, Stored::Foreign(_)));
-                    let wrong = stored.check().err();
-                    let number = Some(version.info.number);
-                    report.unstorable.extend(
-                        wrong.map(|wrong| UnstorableValue::of(&state.key, number, None, wrong)),
-                    );
-                }
-                Err(error) => report.unreadable.push(UnreadableValue {
-                    key: state.key.clone(),
-                    number: version.info.number,
-                    why: error.to_string(),
-                }),
+            match version {
+                Ok(version) => found.version(&state.key, &version.info, version.value.as_deref()),
+                Err(number) => found.damaged(&state.key, number),
             }
             Ok(())
         })
         .await?;
-        report.keys += u64::from(!book);
-        report.books += u64::from(book);
-        for message in state.inbox.iter().flatten().filter(|message| !message.id.is_edit()) {
-            let wrong = MESSAGE.check_bytes(&message.payload).err();
-            let index = Some(message.index);
-            report
-                .unstorable
-                .extend(wrong.map(|wrong| UnstorableValue::of(&state.key, None, index, wrong)));
-        }
-        count_live(&state, &mut report);
-        progress(Progress::Passed { keys: report.keys, versions: report.versions });
+        let ExportReport { keys, versions, .. } = found.report;
+        progress(Progress::Passed { keys, versions });
     }
-    Ok(report)
+    Ok(found.end())
 }
 
 /// Counts who holds a key and what waits for it.

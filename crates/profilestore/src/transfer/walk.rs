@@ -13,6 +13,11 @@ use crate::{
 };
 
 const KEYS_A_PAGE: usize = 256;
+
+/// How many keys are read together, and with how many bytes of values, unless it is a single one.
+const KEYS_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: u64 = 4 << 20;
+
 const VERSIONS_A_PAGE: usize = 1024;
 
 /// How many versions are read at once. Their values may be 4 MiB each.
@@ -22,7 +27,10 @@ const READ_AT_ONCE: usize = 16;
 pub(super) struct Keys<'a> {
     store: &'a dyn DataStore,
     query: KeyQuery,
+    /// Listed, and yet to be read.
     page: std::vec::IntoIter<KeyState>,
+    /// Read, and yet to be given out.
+    read: std::vec::IntoIter<KeyState>,
     last_page: bool,
     books: bool,
     search: Option<Filter>,
@@ -44,6 +52,7 @@ impl<'a> Keys<'a> {
             store,
             query,
             page: Vec::new().into_iter(),
+            read: Vec::new().into_iter(),
             last_page: false,
             books: true,
             search: None,
@@ -62,16 +71,16 @@ impl<'a> Keys<'a> {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Option<KeyState>, TransferError> {
         loop {
-            if let Some(state) = self.page.next() {
-                let (_, mut state) = match self.store.read_one(&state.key, Returning::ALL).await {
-                    // All but its current version may be whole.
-                    Err(StoreError::Damaged { .. }) => {
-                        self.store.read_one(&state.key, Returning::INBOX).await?
-                    }
-                    read => read?,
-                };
+            if let Some(mut state) = self.read.next() {
                 state.hide_edits();
                 return Ok(Some(state));
+            }
+            let together = at_once(self.page.as_slice());
+            if together > 0 {
+                let listed = self.page.by_ref().take(together);
+                let keys: Vec<ProfileKey> = listed.map(|state| state.key).collect();
+                self.read = read_all(self.store, &keys).await?.into_iter();
+                continue;
             }
             if self.last_page {
                 return Ok(None);
@@ -102,6 +111,35 @@ impl<'a> Keys<'a> {
             self.page = page.into_iter();
         }
     }
+}
+
+/// How many of the keys that come next are read together: at least one, if there are any. A key
+/// that ever had messages is read by itself, since nothing tells how large those are.
+fn at_once(listed: &[KeyState]) -> usize {
+    let mut bytes = 0;
+    let together = listed.iter().take(KEYS_AT_ONCE).take_while(|state| {
+        bytes += state.head.as_ref().map_or(0, |head| head.bytes);
+        bytes <= BYTES_AT_ONCE && state.last_message == 0
+    });
+    together.count().max(1).min(listed.len())
+}
+
+/// All that these keys hold; without the value where that is damaged.
+async fn read_all(store: &dyn DataStore, keys: &[ProfileKey]) -> Result<Vec<KeyState>, StoreError> {
+    match store.read(keys, Returning::ALL).await {
+        Err(StoreError::Damaged { .. }) => {}
+        read => return Ok(read?.states),
+    }
+    let mut states = Vec::with_capacity(keys.len());
+    for key in keys {
+        let (_, state) = match store.read_one(key, Returning::ALL).await {
+            // All but its current version may be whole.
+            Err(StoreError::Damaged { .. }) => store.read_one(key, Returning::INBOX).await?,
+            read => read?,
+        };
+        states.push(state);
+    }
+    Ok(states)
 }
 
 /// The current version of a key, as [`each_version`] gives it.
@@ -156,7 +194,11 @@ pub(super) async fn each_version(
     let Some(head) = &state.head else {
         return Ok(());
     };
-    let mut earlier = all_versions(store, &state.key, head.number).await?;
+    let mut earlier = match head.number {
+        // There is none before it, as with every entry of the audit log that was written once.
+        1 => Vec::new(),
+        number => all_versions(store, &state.key, number).await?,
+    };
     earlier.retain(|info| info.number < head.number);
     let reads = earlier.into_iter().map(|info| async move {
         match store.version(&state.key, &VersionRef::Number(info.number)).await {
@@ -171,4 +213,42 @@ pub(super) async fn each_version(
         }
     }
     current_version(state, each)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data_store::Cause;
+
+    fn listed(name: &str, bytes: u64, last_message: u64) -> KeyState {
+        let head = VersionInfo {
+            number: 1,
+            label: None,
+            written_ms: 0,
+            stored_ms: 0,
+            superseded_ms: None,
+            removed: false,
+            cause: Cause::Save,
+            author: "job".into(),
+            load_count: 1,
+            pinned: false,
+            bytes,
+        };
+        let key = ProfileKey::new("PlayerData", "global", name).unwrap();
+        KeyState { head: Some(head), last_message, ..KeyState::absent(key) }
+    }
+
+    #[test]
+    fn keys_are_read_together_up_to_a_number_and_a_size_and_those_with_messages_alone() {
+        let small = vec![listed("a", 700, 0); KEYS_AT_ONCE + 9];
+        assert_eq!(at_once(&small), KEYS_AT_ONCE);
+        assert_eq!(at_once(&small[..5]), 5);
+        assert_eq!(at_once(&[]), 0);
+        let large = vec![listed("a", BYTES_AT_ONCE / 2, 0); 5];
+        assert_eq!(at_once(&large), 2);
+        assert_eq!(at_once(&vec![listed("a", BYTES_AT_ONCE + 1, 0); 2]), 1);
+        let with_messages = [listed("a", 1, 0), listed("b", 1, 3), listed("c", 1, 0)];
+        assert_eq!(at_once(&with_messages), 1);
+        assert_eq!(at_once(&with_messages[1..]), 1);
+    }
 }

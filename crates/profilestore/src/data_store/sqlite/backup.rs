@@ -103,7 +103,7 @@ pub(super) fn copy_to(
     let file = NewFile::named(to)?;
     let mut copy = open_plain(&file.partial)?;
     copy_pages(from, &mut copy, progress).map_err(Trouble::not_applied)?;
-    let checked = Tx::new(&copy, now_ms).check_all(|_, _| {});
+    let checked = Tx::new(&copy, now_ms).check_all(&mut |_| {}, |_, _| {});
     let report = checked.map_err(Trouble::not_applied)?;
     close(copy, &file.partial)?;
     file.publish()?;

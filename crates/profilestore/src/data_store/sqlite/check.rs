@@ -3,17 +3,18 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::{
     SqliteStore, Trouble,
-    head::{HEAD_COLUMNS, Head},
+    head::{HEAD_COLUMNS, Head, unsigned},
     heads,
     schema::{PINNED, REMOVED, is_damage},
     state::{Tx, VERSION_COLUMNS, info_of_row, value_of_column},
 };
 use crate::{
-    data_store::{MessageId, StoreError, checksum},
+    data_store::{LeaseState, MessageId, StoreError, StoredMessage, VersionInfo, checksum},
     key::ProfileKey,
 };
 
@@ -61,12 +62,35 @@ pub struct DamagedValue {
     pub version: u64,
 }
 
+/// What a check reads and finds whole, told to a caller of [`SqliteStore::check_each`].
+#[derive(Debug, Clone, Copy)]
+pub enum Checked<'a> {
+    /// A key, and which session holds it.
+    Key(&'a ProfileKey, &'a LeaseState),
+    /// A message that waits for the key that was told last, by ascending index.
+    Message(&'a ProfileKey, &'a StoredMessage),
+    /// A version whose value is the one that was written, and the value; None for a tombstone. When
+    /// it was superseded is not told. All versions come behind all keys, in no order.
+    Version(&'a ProfileKey, &'a VersionInfo, Option<&'a [u8]>),
+}
+
 impl SqliteStore {
     /// Checks the file's pages and every key's records, as they are at this moment, while the store
     /// is in use. `progress` is told how many keys of how many are done. Waits for the disk, so
     /// call it outside async code or on the blocking pool.
     pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
-        self.inner.read_now(|tx| tx.check_all(progress))
+        self.inner.read_now(|tx| tx.check_all(&mut |_| {}, progress))
+    }
+
+    /// The same, and tells what it reads to `each`. So a caller that looks into every value, as
+    /// `profilestore check` does, reads the store once, from its first row to its last, and all
+    /// that it is told is of one moment.
+    pub fn check_each(
+        &self,
+        mut each: impl FnMut(Checked<'_>),
+        progress: impl FnMut(u64, u64),
+    ) -> Result<CheckReport, StoreError> {
+        self.inner.read_now(|tx| tx.check_all(&mut each, progress))
     }
 
     /// The names of all keys, as far as they can be read in a damaged file, in order. Waits for the
@@ -105,6 +129,7 @@ pub(super) fn pages(conn: &Connection) -> Result<Vec<String>, Trouble> {
 impl Tx<'_> {
     pub(super) fn check_all(
         &self,
+        each: &mut dyn FnMut(Checked<'_>),
         mut progress: impl FnMut(u64, u64),
     ) -> Result<CheckReport, Trouble> {
         let mut report = CheckReport::default();
@@ -132,7 +157,8 @@ impl Tx<'_> {
                         let key = &head.key;
                         report.problem(format!("a key is not found by its name: key=`{key}`"));
                     }
-                    if let Err(err) = self.check_head(&head, row.get(16)?, &mut report) {
+                    each(Checked::Key(&head.key, &head.lease));
+                    if let Err(err) = self.check_head(&head, row.get(16)?, &mut report, each) {
                         let why = err.not_applied();
                         let key = &head.key;
                         report
@@ -155,7 +181,7 @@ impl Tx<'_> {
         if report.problems.is_empty() {
             self.check_strays(&mut report)?;
         }
-        self.find_damaged_values(&mut report)?;
+        self.find_damaged_values(&mut report, each)?;
         Ok(report)
     }
 
@@ -170,8 +196,12 @@ impl Tx<'_> {
     }
 
     /// The versions whose values are damaged, as far as keys lead to them; not more than a check
-    /// lists.
-    fn find_damaged_values(&self, report: &mut CheckReport) -> Result<(), Trouble> {
+    /// lists. Tells the others to `each`.
+    fn find_damaged_values(
+        &self,
+        report: &mut CheckReport,
+        each: &mut dyn FnMut(Checked<'_>),
+    ) -> Result<(), Trouble> {
         let sql = format!(
             "SELECT h.store, h.scope, h.key, v.id, v.checksum, v.value, {VERSION_COLUMNS} \
              FROM version v JOIN head h ON h.id = v.head \
@@ -190,13 +220,12 @@ impl Tx<'_> {
             let Ok(key) = super::key_of_row(row, 0) else { return Ok(()) };
             let version = row.get::<_, i64>(6)?.cast_unsigned();
             let stored = row.get::<_, Option<u32>>(4).unwrap_or_default();
-            // A row that cannot be understood is damaged, and so is a value of another type.
-            let whole = match (info_of_row(&key, row, 6), value_of_column(row, 5)) {
-                (Ok(info), Ok(value)) => checksum::verify(&key, &info, value, stored).is_ok(),
-                _ => false,
-            };
-            if !whole {
-                note(key, version);
+            match (info_of_row(&key, row, 6), value_of_column(row, 5)) {
+                (Ok(info), Ok(value)) if checksum::verify(&key, &info, value, stored).is_ok() => {
+                    each(Checked::Version(&key, &info, value));
+                }
+                // A row that cannot be understood is damaged, and so is a value of another type.
+                _ => note(key, version),
             }
             Ok(())
         })?;
@@ -214,7 +243,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn check_head(&self, head: &Head, held: bool, report: &mut CheckReport) -> Result<(), Trouble> {
+    fn check_head(
+        &self,
+        head: &Head,
+        held: bool,
+        report: &mut CheckReport,
+        each: &mut dyn FnMut(Checked<'_>),
+    ) -> Result<(), Trouble> {
         let key = &head.key;
         let mut wrong = Vec::new();
         if (head.version == 0) != (head.current == 0) {
@@ -252,7 +287,7 @@ impl Tx<'_> {
             }
             true
         })?;
-        self.check_messages(head, &mut wrong, report)?;
+        self.check_messages(head, &mut wrong, report, each)?;
         let listed: BTreeSet<i64> = heads::users(&head.users).collect();
         let id = head.id.unwrap_or(0);
         for user in &listed {
@@ -273,10 +308,12 @@ impl Tx<'_> {
         head: &Head,
         wrong: &mut Vec<String>,
         report: &mut CheckReport,
+        each: &mut dyn FnMut(Checked<'_>),
     ) -> Result<(), Trouble> {
         let key = &head.key;
-        let mut statement =
-            self.prepare("SELECT number, created_ms, name, digest FROM message WHERE head = ?1")?;
+        let sql = "SELECT number, created_ms, name, digest, locked, revision, sent_ms, payload \
+            FROM message WHERE head = ?1 ORDER BY number";
+        let mut statement = self.prepare(sql)?;
         let mut rows = statement.query([head.id])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
@@ -293,11 +330,23 @@ impl Tx<'_> {
                 row.get(1)?,
                 row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?,
             );
-            if id.is_none_or(|id| row.get::<_, [u8; 16]>(3).ok() != Some(id.digest().0)) {
+            let digest = row.get::<_, [u8; 16]>(3).ok();
+            if id.as_ref().is_none_or(|id| digest != Some(id.digest().0)) {
                 wrong.push(format!(
                     "a message is filed under another identity: key=`{key}` index=`{index}`"
                 ));
             }
+            let Some(id) = id else { continue };
+            let payload = row.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?;
+            let message = StoredMessage {
+                index,
+                id,
+                payload: Bytes::copy_from_slice(payload),
+                locked: row.get(4)?,
+                revision: unsigned(row, 5)?,
+                sent_ms: row.get(6)?,
+            };
+            each(Checked::Message(key, &message));
         }
         report.messages += count;
         if count != head.waiting {

@@ -66,7 +66,7 @@ mod taken_away;
 mod writer;
 
 pub use backup::Existing;
-pub use check::{CheckReport, DamagedValue};
+pub use check::{CheckReport, Checked, DamagedValue};
 pub use hints::SqliteMessenger;
 
 /// How a [`SqliteStore`] is opened.

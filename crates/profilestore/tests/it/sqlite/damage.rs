@@ -2,8 +2,8 @@
 //! nothing else suffers.
 
 use profilestore::{
-    data_store::{DamagedValue, VersionRef},
-    transfer::{ExportFilter, export, verify},
+    data_store::{Checked, DamagedValue, MessageId, NewMessage, VersionRef},
+    transfer::{ExportFilter, Verification, export, verify},
 };
 use rusqlite::Connection;
 
@@ -222,4 +222,50 @@ async fn a_backup_names_the_values_that_are_damaged_in_it() {
     assert_eq!(*found, key("q"));
     assert_eq!(open(&copy).check(|_, _| {}).unwrap().damaged, report.damaged);
     assert_eq!(text(&state(&open(&copy), &key("p")).await), Some("{}"));
+}
+
+/// `check` and `backup --verify` read each version twice, the second time by itself and from its
+/// key's newest one back.
+#[tokio::test]
+async fn one_pass_finds_all_that_a_verification_of_each_key_finds() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    crate::transfer::import_real_records(&store).await;
+    let book = ProfileKey::new("~profilestore", "audit", "entry").unwrap();
+    for (name, value) in [
+        (&key("half"), r#"{"created":1,"data":{"half":"\ud800"}}"#),
+        (&key("flipped"), r#"{"created":1,"data":{"coins":1}}"#),
+        (&book, r#"{"value":{"v":1}}"#),
+    ] {
+        let form = if *name == book { '\u{2}' } else { '\u{1}' };
+        put(&store, name, &format!("{form}\0{value}")).await.unwrap();
+    }
+    put(&store, &key("codec"), "\u{1}\u{9}{}").await.unwrap();
+    let id = MessageId::new(Env::system().unix_ms(), "gift").unwrap();
+    let message = NewMessage { id, payload: Bytes::from_static(br#""\ud800""#) };
+    let append = Change::AppendMessage { key: key("half"), message, cap: 10 };
+    store.commit_one(make(&store, vec![append]).await).await.unwrap();
+    flip(&Connection::open(path(&dir)).unwrap(), &key("flipped"), 1, 40);
+
+    let mut found = Verification::default();
+    let each = |piece: Checked<'_>| match piece {
+        Checked::Key(key, lease) => found.key(key, lease),
+        Checked::Message(key, message) => found.message(key, message),
+        Checked::Version(key, info, value) => found.version(key, info, value),
+    };
+    let report = store.check_each(each, |_, _| {}).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    for DamagedValue { key, version, .. } in &report.damaged {
+        found.damaged(key, *version);
+    }
+    let found = found.end();
+    let verified = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
+    assert_eq!(found, verified);
+    assert_eq!((found.keys, found.books, found.versions), (212, 1, report.profile_versions));
+    assert_eq!((found.foreign, found.pending.entries), (6, 30));
+    let unreadable: Vec<_> = found.unreadable.iter().map(|left| left.key.key()).collect();
+    assert_eq!(unreadable, ["codec", "flipped"]);
+    let unstorable: Vec<_> =
+        found.unstorable.iter().map(|wrong| (wrong.number, wrong.message)).collect();
+    assert_eq!(unstorable, [(Some(1), None), (None, Some(1))]);
 }

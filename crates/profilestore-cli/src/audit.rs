@@ -194,10 +194,7 @@ async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status,
 
 /// The entry of an operation itself, and not one of those about each of its profiles; of an
 /// operation without such an entry, the first one.
-pub(crate) async fn own_entry(
-    store: &Store,
-    operation: Uuid,
-) -> Result<Option<AuditEntry>, Failure> {
+async fn own_entry(store: &Store, operation: Uuid) -> Result<Option<AuditEntry>, Failure> {
     // All that began in the same millisecond. Edits of many profiles are stepped over there.
     let began_ms = began_ms(operation);
     let mut query = AuditQuery {
@@ -223,7 +220,7 @@ pub(crate) async fn own_entry(
 }
 
 /// When an operation began, as its identity says, Unix milliseconds.
-pub(crate) fn began_ms(operation: Uuid) -> i64 {
+fn began_ms(operation: Uuid) -> i64 {
     i64::try_from(operation.as_u128() >> 80).unwrap_or_default()
 }
 

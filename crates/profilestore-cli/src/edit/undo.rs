@@ -1,63 +1,27 @@
-//! Undoing an operation, once: what was added would be subtracted a second time.
-//!
-//! An undo is booked in the audit log in one commit with a note of it, at a place that is named by
-//! the undone operation. The note takes the place of the one that was looked at. So of two undos
-//! that begin at the same moment the store refuses one, which looks again. The server does the same
-//! at the same place (its `bulk/undone.rs`).
+//! Undoing an operation, once: what was added would be subtracted a second time. The library knows
+//! what is undone ([`undoing`]).
 
 use profilestore::{
-    Attribution, Error, ErrorKind, ProfileKey,
-    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
-    data_store::{
-        Cause, Change, Commit, CommitId, DataStoreExt, Incarnation, KeyState, NewValue, Returning,
-        StoreError,
+    Attribution, ErrorKind,
+    audit::{
+        AuditEntry, AuditOutcome, AuditQuery, Undoing, UnreadableEntry, audit_entries, undoing,
     },
     env::Env,
-    key::RESERVED_STORE,
     operator::BulkEdit,
-    record::{Foreign, Stored},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, value::to_raw_value};
 use uuid::Uuid;
 
 use super::EditCommand;
 use crate::{
     app::App,
-    audit,
     operate::failure,
-    output::{Failure, Status, ask},
+    output::{Failure, Status, ask, note},
     place::Store,
     times::time,
 };
 
-/// By how much the clocks of two machines may differ, for the search in the log.
-const CLOCKS_DIFFER_MS: i64 = 60 * 60 * 1000;
-
 /// How often it is looked again when other undos of the operation begin or end meanwhile.
 const LOOKS: usize = 5;
-
-/// Where the notes are, in the reserved store.
-const SCOPE: &str = "undone";
-
-/// The form of a note. One with a higher number was made by a newer version.
-const FORM: u32 = 1;
-
-/// Which operation was the last to undo the one that the note is about.
-#[derive(Serialize, Deserialize)]
-struct Note {
-    v: u32,
-    by: Uuid,
-}
-
-/// What is known of an operation's undoing.
-struct Seen {
-    /// The newest operation that undoes it.
-    newest: Option<AuditEntry>,
-    incarnation: Incarnation,
-    /// The version of the note.
-    version: u64,
-}
 
 impl EditCommand {
     /// Undoes an operation, once: one that was broken off is gone on with.
@@ -91,8 +55,17 @@ impl EditCommand {
     ) -> Result<BulkEdit, Failure> {
         let (mut asked, mut again): (Option<String>, _) = (None, self.again);
         for _ in 0..LOOKS {
-            let seen = look(file, of).await?;
-            let broken_off = match &seen.newest {
+            let seen = undoing(&**file, of).await.map_err(failure)?;
+            if !seen.damaged.is_empty() && !again {
+                return Err(not_known(&seen));
+            }
+            if asked.is_none() {
+                for UnreadableEntry { key, why, .. } in &seen.damaged {
+                    note(format_args!("problem: what is booked about an undo: {key}: {why}"));
+                }
+            }
+            let newest = seen.newest.as_ref().and_then(|undo| undo.entry.as_ref());
+            let broken_off = match newest {
                 Some(begun) if begun.outcome == AuditOutcome::Pending => Some(begun.operation),
                 Some(undone) if !again => return Err(refused(of, undone)),
                 _ => None,
@@ -107,7 +80,10 @@ impl EditCommand {
             asked = Some(question);
             let begun = match broken_off {
                 Some(begun) => Some(begun),
-                None => begin(file, of, &seen, by).await?,
+                None => {
+                    let begun = seen.begin(&**file, &Env::system(), by.clone()).await;
+                    begun.map_err(failure)?
+                }
             };
             if let Some(begun) = begun {
                 match BulkEdit::resume(&**file, begun).await {
@@ -125,120 +101,21 @@ impl EditCommand {
     }
 }
 
-/// Looks whether an operation is undone.
-async fn look(store: &Store, of: Uuid) -> Result<Seen, Failure> {
-    // Before the rest, so that what follows is noticed: a restored backup, another undo.
-    let incarnation = store.identity().await?.incarnation;
-    let (_, note) = store.read_one(&place(of).map_err(failure)?, VALUE).await?;
-    let newest = match noted(&note).map_err(failure)? {
-        None => in_the_log(store, of).await?,
-        Some(by) => {
-            let entry = audit::own_entry(store, by).await?;
-            Some(entry.ok_or_else(|| {
-                Failure::Work(format!(
-                    "it was undone, and the entry about that cannot be read: operation=`{by}`"
-                ))
-            })?)
-        }
+/// Why it is not undone as long as nothing tells whether it is.
+fn not_known(seen: &Undoing) -> Failure {
+    let damaged =
+        seen.damaged.iter().map(|UnreadableEntry { key, why, .. }| format!("{key}: {why}"));
+    let damaged = damaged.collect::<Vec<_>>().join("; ");
+    let by = match &seen.newest {
+        Some(undo) => format!("operation {} undoes it", undo.operation),
+        None => "another operation undoes it".to_owned(),
     };
-    Ok(Seen { newest, incarnation, version: note.version })
-}
-
-const VALUE: Returning = Returning { value: true, inbox_unless: None };
-
-/// The newest operation of the log that undoes this one, also without a note: those of programs
-/// that keep none.
-async fn in_the_log(store: &Store, of: Uuid) -> Result<Option<AuditEntry>, Failure> {
-    let mut query = AuditQuery {
-        since_ms: Some((audit::began_ms(of) - CLOCKS_DIFFER_MS).max(0)),
-        grouped: true,
-        ..AuditQuery::default()
-    };
-    loop {
-        let page = audit_entries(&**store, &query).await.map_err(failure)?;
-        let found = page.entries.into_iter().find(|entry| undoes(entry, of));
-        query.after = page.next;
-        if found.is_some() || query.after.is_none() {
-            return Ok(found);
-        }
-    }
-}
-
-fn undoes(entry: &AuditEntry, of: Uuid) -> bool {
-    let named = entry.details.get("undoes").and_then(Value::as_str);
-    entry.action == "undo" && entry.keys.is_empty() && named == Some(of.to_string().as_str())
-}
-
-/// Books a new operation that undoes this one, which [`BulkEdit::resume`] then goes on with. None:
-/// another one began since the look.
-async fn begin(
-    store: &Store,
-    of: Uuid,
-    seen: &Seen,
-    by: &Attribution,
-) -> Result<Option<Uuid>, Failure> {
-    let env = Env::system();
-    let operation = env.uuid();
-    // As the library books it.
-    let entry = AuditEntry::new(operation, "undo", Vec::new(), by.clone())
-        .outcome(AuditOutcome::Pending)
-        .detail("undoes", of.to_string());
-    let note = note(of, operation, seen.version).map_err(failure)?;
-    let commit = Commit {
-        id: CommitId(env.uuid()),
-        incarnation: seen.incarnation,
-        from: None,
-        changes: vec![note, entry.change().map_err(failure)?],
-        returning: Returning::HEAD,
-        fingerprint: None,
-    };
-    let done = match store.commit_one(commit.clone()).await {
-        // The same commit again tells, and does it if it was not done.
-        Err(StoreError::Indeterminate { .. }) => store.commit_one(commit).await,
-        done => done,
-    };
-    match done {
-        Ok(_) => Ok(Some(operation)),
-        Err(StoreError::Conflict(_)) => Ok(None),
-        Err(error) => Err(failure(error.into())),
-    }
-}
-
-/// Where the note about an operation is.
-fn place(of: Uuid) -> profilestore::Result<ProfileKey> {
-    Ok(ProfileKey::new(RESERVED_STORE, SCOPE, &of.to_string())?)
-}
-
-/// The change that writes a note over this version of it; 0: over none.
-fn note(of: Uuid, by: Uuid, version: u64) -> profilestore::Result<Change> {
-    let value = to_raw_value(&Note { v: FORM, by })
-        .map_err(|error| Error::from(StoreError::Invalid { reason: error.to_string() }))?;
-    let foreign = Foreign { user_ids: Vec::new(), metadata: Map::new(), value };
-    Ok(Change::Write {
-        key: place(of)?,
-        epoch: 0,
-        version,
-        value: NewValue::Bytes(Stored::Foreign(foreign).encode()?),
-        user_ids: Vec::new(),
-        cause: Cause::Set,
-        author: SCOPE.to_owned(),
-        keep_previous: false,
-        seal: false,
-        imported: None,
-    })
-}
-
-/// What a note says, if there is one.
-fn noted(state: &KeyState) -> profilestore::Result<Option<Uuid>> {
-    let Some(bytes) = &state.value else { return Ok(None) };
-    let damaged = || {
-        let key = &state.key;
-        let reason = format!("a note cannot be read, or is of a newer version: key=`{key}`");
-        Error::from(StoreError::Corrupt { reason })
-    };
-    let Stored::Foreign(foreign) = Stored::decode(bytes)? else { return Err(damaged()) };
-    let note: Note = serde_json::from_str(foreign.value.get()).map_err(|_| damaged())?;
-    if note.v > FORM { Err(damaged()) } else { Ok(Some(note.by)) }
+    Failure::Work(format!(
+        "{by}, and how far that came cannot be read: {damaged}; nothing was changed. To undo it \
+            all the same, add --again; where that operation came to, what was added is subtracted \
+            a second time: operation=`{}`",
+        seen.of
+    ))
 }
 
 /// Why it is not undone once more.
@@ -277,8 +154,8 @@ mod tests {
         let place = Place::Sqlite(folder.path().join("profiles.db"));
         let store = place.open_or_create().await.unwrap();
         let (of, by) = (Env::system().uuid(), Attribution::new("ann"));
-        let seen = look(&store, of).await.unwrap();
-        let begun = begin(&store, of, &seen, &by).await.unwrap().unwrap();
+        let seen = undoing(&*store, of).await.unwrap();
+        let begun = seen.begin(&*store, &Env::system(), by.clone()).await.unwrap().unwrap();
         // Both looked before one of them had ended.
         let undo = BulkEdit::resume(&*store, begun).await.unwrap();
         let app = App { named: None, place, messenger: None, config: None, json: true };
@@ -289,32 +166,5 @@ mod tests {
             Err(Failure::Work(said)) => assert!(said.contains("another run"), "{said}"),
             other => panic!("{other:?}"),
         }
-    }
-
-    /// Both had looked, both began, and what was added was subtracted twice.
-    #[tokio::test]
-    async fn of_two_undos_that_begin_at_the_same_moment_one_looks_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = Place::Sqlite(folder.path().join("profiles.db"));
-        let store = place.open_or_create().await.unwrap();
-        let (of, by) = (Env::system().uuid(), Attribution::new("ann"));
-        let [one, other] = [look(&store, of).await.unwrap(), look(&store, of).await.unwrap()];
-        assert!(one.newest.is_none() && other.newest.is_none());
-        let begun = begin(&store, of, &one, &by).await.unwrap().unwrap();
-        assert_eq!(begin(&store, of, &other, &by).await.unwrap(), None);
-        let seen = look(&store, of).await.unwrap();
-        let newest = seen.newest.as_ref().unwrap();
-        assert_eq!((newest.operation, &newest.outcome), (begun, &AuditOutcome::Pending));
-        let undo = BulkEdit::resume(&*store, begun).await.unwrap();
-        assert_eq!(undo.operation(), begun);
-        // The same for two that undo it once more, and for a note that is no longer the last one.
-        let other = look(&store, of).await.unwrap();
-        let again = begin(&store, of, &seen, &by).await.unwrap().unwrap();
-        for late in [&one, &other] {
-            assert_eq!(begin(&store, of, late, &by).await.unwrap(), None);
-        }
-        let newest = look(&store, of).await.unwrap().newest.unwrap();
-        assert_eq!(newest.operation, again);
-        assert!(in_the_log(&store, of).await.unwrap().is_some(), "it is an undo like any other");
     }
 }

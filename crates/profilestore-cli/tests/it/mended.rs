@@ -140,6 +140,40 @@ fn an_operation_is_undone_once() {
     assert_eq!(coins(), "10\n");
 }
 
+/// An undo whose entry in the log was damaged kept the operation from being undone for ever.
+#[test]
+fn an_operation_whose_undo_is_damaged_in_the_log_is_undone_when_that_is_asked_for() {
+    let place = place();
+    let coins = || place.ok(&["get", "PlayerData/a", "--path", "/Coins"]);
+    let edit = ["edit", "--all", "--store-name", "PlayerData", "--add", "/Coins=5"];
+    let edited = place.json(&[&edit[..], &["--yes", "--json"]].concat());
+    let undo = ["edit", "--undo", edited["operation"].as_str().unwrap(), "--yes"];
+    let undone = place.json(&[&undo[..], &["--json"]].concat());
+    assert_eq!(coins(), "10\n");
+    let by: Uuid = undone["operation"].as_str().unwrap().parse().unwrap();
+    let entry = AuditEntry::new(by, "undo", Vec::new(), Attribution::new("bob"));
+    let mut damage = entry.change().unwrap();
+    let bytes: &'static [u8] = b"\x02\x00{";
+    // Over its end, which is the second version.
+    if let Change::Write { version, value, .. } = &mut damage {
+        *version = 2;
+        *value = NewValue::Bytes(bytes.into());
+    }
+    commit(&place, vec![damage]);
+    let refused = place.run(&undo);
+    assert_eq!((refused.code, &*refused.stdout), (1, ""), "{refused:?}");
+    for part in [by.to_string(), entry.key().to_string(), "--again".to_owned()] {
+        assert!(refused.stderr.contains(&part), "{part}: {refused:?}");
+    }
+    assert_eq!(coins(), "10\n");
+    let again = place.run(&[&undo[..], &["--again"]].concat());
+    assert!(again.code == 0 && again.stderr.contains("problem: "), "{again:?}");
+    assert_eq!(coins(), "5\n");
+    // The newest undo is whole.
+    let refused = place.run(&undo);
+    assert!(refused.code == 1 && refused.stderr.contains("it was undone already"), "{refused:?}");
+}
+
 /// A backup to a disk that is full said that the store cannot be used.
 #[cfg(target_os = "linux")]
 #[test]

@@ -8,7 +8,6 @@
 mod back;
 mod preview;
 mod record;
-mod undone;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,7 +16,8 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use profilestore::{
     Attribution, Edit, Error, ErrorKind, GameServer,
-    data_store::{DataStore, DataStoreExt as _},
+    audit::{UnreadableEntry, undoing},
+    data_store::{DataStore, DataStoreExt as _, StoreError},
     env::Env,
     operator::{BulkEdit, BulkProgress, BulkReport, EditScope},
 };
@@ -25,7 +25,6 @@ use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
-use undone::Undone;
 use uuid::Uuid;
 
 use crate::{
@@ -62,7 +61,6 @@ const PAGE: usize = 500;
 /// The operations of a store, and the runs of this process.
 pub(crate) struct BulkEdits {
     shelf: Shelf,
-    undone: Undone,
     store: Arc<dyn DataStore>,
     server: GameServer,
     env: Env,
@@ -93,9 +91,8 @@ impl Which {
 impl BulkEdits {
     pub(crate) fn new(store: Arc<dyn DataStore>, server: GameServer, env: Env) -> Arc<Self> {
         let shelf = Shelf::new(store.clone(), env.clone(), SCOPE);
-        let undone = Undone::new(store.clone(), env.clone());
         let leaves = watch::Sender::new(false);
-        Arc::new(Self { shelf, undone, store, server, env, runs: Mutex::default(), leaves })
+        Arc::new(Self { shelf, store, server, env, runs: Mutex::default(), leaves })
     }
 
     /// All operations, newest first.
@@ -149,11 +146,15 @@ impl BulkEdits {
             timely(&record)?;
             let mut changes = vec![self.shelf.write(&name, version, &record)?];
             if let Some(of) = record.undoes {
-                let seen = self.undone.look(of).await?;
+                let seen = undoing(&*self.store, of).await?;
                 let kept = self.shelf.read::<Record>(&of.to_string()).await?;
-                let by = kept.value.as_ref().and_then(|undone| undone.undone_by).or(seen.by);
+                let booked = seen.newest.as_ref().map(|undo| undo.operation);
+                let by = kept.value.as_ref().and_then(|undone| undone.undone_by).or(booked);
                 if let Some(by) = by {
                     return Err(already_undone(of, by));
+                }
+                if let Some(damaged) = seen.damaged.first() {
+                    return Err(not_known(of, damaged));
                 }
                 if let Some(mut undone) = kept.value {
                     undone.undone_by = Some(record.operation);
@@ -161,7 +162,7 @@ impl BulkEdits {
                     changes.push(self.shelf.write(&of.to_string(), kept.version, &undone)?);
                 }
                 let by = Attribution::new(&*record.author).because(&*record.reason);
-                changes.extend(self.undone.begin(of, &seen, record.operation, by)?);
+                changes.extend(seen.changes(record.operation, by)?);
             }
             if self.shelf.commit(changes).await? {
                 self.run(&record, work);
@@ -440,6 +441,16 @@ fn none(operation: Uuid) -> Problem {
 fn already_undone(of: Uuid, by: Uuid) -> Problem {
     let detail = format!("another operation undoes it; nothing was changed: operation=`{of}`");
     Problem::new("already-undone", detail).with("undone_by", by.to_string())
+}
+
+/// Another operation undoes it, and the note that says which one is damaged.
+fn not_known(of: Uuid, damaged: &UnreadableEntry) -> Problem {
+    let UnreadableEntry { key, why, .. } = damaged;
+    let reason = format!(
+        "which operation undoes it cannot be read: {why}: key=`{key}`; nothing was changed. To \
+         undo it all the same: profilestore edit --undo {of} --again"
+    );
+    Error::from(StoreError::Corrupt { reason }).into()
 }
 
 fn reused() -> Problem {

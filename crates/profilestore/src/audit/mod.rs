@@ -16,12 +16,16 @@
 //! is never one. A change that another server has to carry out (the holder of a live profile) is
 //! booked as [`AuditOutcome::Pending`] when it is asked for, and that version is superseded by the
 //! outcome.
+//!
+//! An operation is undone once: [`undoing`] tells whether it is, and by which other one, for every
+//! program alike.
 
 mod entry;
 mod keys;
 mod query;
 #[cfg(test)]
 mod tests;
+mod undone;
 
 pub use crate::data_store::rules::MAX_AUTHOR_BYTES;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -32,3 +36,4 @@ pub use keys::AUDIT_SCOPE;
 pub(crate) use keys::{entry_key, operation_of_order, order_id};
 pub use query::{AuditPage, AuditQuery, UnreadableEntry, audit_entries};
 pub(crate) use query::{audit_entries_within, unredacted_erasures};
+pub use undone::{Undo, Undoing, undoing};

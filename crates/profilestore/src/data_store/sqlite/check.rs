@@ -84,7 +84,7 @@ impl SqliteStore {
 
     /// The same, and tells what it reads to `each`. So a caller that looks into every value, as
     /// `profilestore check` does, reads the store once, from its first row to its last, and all
-    /// that it is told is of one moment.
+    /// that it is told is of one moment. While it runs, the log of the store grows.
     pub fn check_each(
         &self,
         mut each: impl FnMut(Checked<'_>),

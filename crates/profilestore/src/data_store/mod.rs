@@ -22,6 +22,8 @@ mod key_contents;
 mod links;
 mod memory;
 mod message;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod pages;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod rules;

@@ -86,6 +86,51 @@ pub async fn keys_are_listed_in_pages(s: Subject) {
     assert_eq!(s.listed(in_b).await, ["B/13", "B/14"], "a page may start before its store");
 }
 
+/// However a listing is narrowed, its pages together are the whole of it, in order.
+pub async fn narrowed_listings_are_paged_without_a_gap(s: Subject) {
+    for store in ["A", "B"] {
+        for scope in ["a", "global", "z"] {
+            for n in 0..7 {
+                s.put(&named(store, scope, &format!("{}{n}", if n < 3 { "x" } else { "y" })), "1")
+                    .await;
+            }
+        }
+    }
+    let narrowings = [
+        (None, Some("global"), KeyFilter::All),
+        (Some("A"), None, KeyFilter::All),
+        (Some("B"), None, KeyFilter::Prefix("y".into())),
+        (Some("B"), Some("global"), KeyFilter::All),
+        (Some("A"), Some("z"), KeyFilter::Prefix("y".into())),
+        (Some("A"), Some("a"), KeyFilter::UpdatedSince(0).within("x")),
+    ];
+    for (store, scope, filter) in narrowings {
+        let whole = KeyQuery {
+            store: store.map(str::to_owned),
+            scope: scope.map(str::to_owned),
+            filter,
+            ..everything()
+        };
+        let mut page = KeyQuery { limit: 2, ..whole.clone() };
+        let mut paged = Vec::new();
+        loop {
+            let states = s.store.keys(&page).await.unwrap();
+            let Some(last) = states.last() else { break };
+            page.after = Some(last.key.clone());
+            paged.extend(states.iter().map(|state| state.key.to_string()));
+            assert!(paged.len() <= 42, "a page goes on where the one before ended");
+        }
+        assert_eq!(paged, s.listed(whole).await);
+        assert!(paged.len() >= 3);
+        // Pages may also begin in front of what is wanted, or behind all of it.
+        page.after = Some(named("A", "a", "w"));
+        page.limit = 100;
+        assert_eq!(s.listed(page.clone()).await, paged);
+        page.after = Some(named("C", "a", "w"));
+        assert_eq!(s.listed(page).await, Vec::<String>::new());
+    }
+}
+
 /// A prefix is taken as it stands, without wildcards.
 pub async fn keys_are_listed_by_prefix(s: Subject) {
     for name in [

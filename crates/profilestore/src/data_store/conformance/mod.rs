@@ -319,6 +319,7 @@ macro_rules! store_conformance {
             links_are_kept_as_long_as_the_history
             keys_are_listed_in_order
             keys_are_listed_in_pages
+            narrowed_listings_are_paged_without_a_gap
             keys_are_listed_by_prefix
             removed_keys_are_listed
             keys_are_listed_by_user

@@ -24,7 +24,8 @@ use super::{
 use crate::{
     data_store::{
         Identity, KeyFilter, KeyQuery, KeyState, Order, Returning, ServerRow, Snapshot, StoreError,
-        StoredVersion, VersionInfo, VersionLinks, VersionQuery, VersionRef, rules::end_of_prefix,
+        StoredVersion, VersionInfo, VersionLinks, VersionQuery, VersionRef, pages,
+        rules::end_of_prefix,
     },
     key::ProfileKey,
 };
@@ -291,17 +292,22 @@ impl Inner {
                 sql.push_str(&format!(" AND {by}.{column} = ${}", place(name, Type::TEXT)));
             }
         }
-        let after = query.after.as_ref().map(|key| [key.store(), key.scope(), key.key()]);
-        if let Some([store, scope, key]) = &after {
-            let [a, b, c] = [store, scope, key].map(|name| place(name, Type::TEXT));
-            sql.push_str(&format!(" AND ({by}.store, {by}.scope, {by}.key) > (${a}, ${b}, ${c})"));
+        let after = pages::begins_after(query);
+        if !after.is_empty() {
+            let columns: Vec<_> =
+                after.iter().map(|(column, _)| format!("{by}.{column}")).collect();
+            let places = after.iter().map(|(_, name)| format!("${}", place(name, Type::TEXT)));
+            let places = places.collect::<Vec<_>>().join(", ");
+            sql.push_str(&format!(" AND ({}) > ({places})", columns.join(", ")));
         }
         let ends: Vec<_> = prefixes.iter().map(|prefix| end_of_prefix(prefix)).collect();
         for (prefix, end) in prefixes.iter().zip(&ends) {
             if prefix.contains('\0') {
                 return Ok(Vec::new());
             }
-            sql.push_str(&format!(" AND {by}.key >= ${}", place(prefix, Type::TEXT)));
+            if !pages::is_within(query, prefix) {
+                sql.push_str(&format!(" AND {by}.key >= ${}", place(prefix, Type::TEXT)));
+            }
             if let Some(end) = end {
                 sql.push_str(&format!(" AND {by}.key < ${}", place(end, Type::TEXT)));
             }

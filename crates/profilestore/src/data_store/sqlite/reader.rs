@@ -15,7 +15,7 @@ use super::{
 use crate::{
     data_store::{
         Commit, CommitReply, KeyFilter, KeyQuery, KeyState, Order, Returning, StoreError,
-        StoredVersion, VersionInfo, VersionQuery, VersionRef, rules::end_of_prefix,
+        StoredVersion, VersionInfo, VersionQuery, VersionRef, pages, rules::end_of_prefix,
     },
     key::ProfileKey,
 };
@@ -181,20 +181,20 @@ impl Tx<'_> {
         }
         let ends: Vec<_> = prefixes.iter().map(|prefix| end_of_prefix(prefix)).collect();
         for (prefix, end) in prefixes.iter().zip(&ends) {
-            add("h.key >= ?", prefix);
+            if !pages::is_within(query, prefix) {
+                add("h.key >= ?", prefix);
+            }
             if let Some(end) = end {
                 add("h.key < ?", end);
             }
         }
-        let after = query.after.as_ref().map(|key| [key.store(), key.scope(), key.key()]);
-        if let Some([store, scope, key]) = &after {
-            params.extend([store as &dyn ToSql, scope, key]);
-            let last = params.len();
-            conditions.push_str(&format!(
-                " AND (h.store, h.scope, h.key) > (?{}, ?{}, ?{last})",
-                last - 2,
-                last - 1
-            ));
+        let after = pages::begins_after(query);
+        if !after.is_empty() {
+            let places = (1..=after.len()).map(|place| format!("?{}", params.len() + place));
+            let places = places.collect::<Vec<_>>().join(", ");
+            let columns: Vec<_> = after.iter().map(|(column, _)| format!("h.{column}")).collect();
+            conditions.push_str(&format!(" AND ({}) > ({places})", columns.join(", ")));
+            params.extend(after.iter().map(|(_, name)| name as &dyn ToSql));
         }
         if matches!(filter, KeyFilter::Held) {
             conditions.push_str(" AND h.held = 1");

@@ -279,11 +279,11 @@ export async function finish(page) {
   await page.context().close();
 }
 
-/** Asks until it is so. */
-export async function until(what, is, withinMs = 60_000) {
+/** Asks until it is so, again and again after so long. */
+export async function until(what, is, withinMs = 60_000, everyMs = 50) {
   for (const end = Date.now() + withinMs; Date.now() < end;) {
     if (await is()) return;
-    await new Promise((done) => setTimeout(done, 50));
+    await new Promise((done) => setTimeout(done, everyMs));
   }
   throw new Error(`it never was so: ${what}`);
 }

@@ -7,8 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use profilestore::{
     ProfileKey,
-    data_store::{DataStoreExt as _, KeyQuery, KeyState, Returning},
-    filter::{Filter, ScanLimits, UnreadableProfile, scan},
+    data_store::{DataStoreExt as _, KeyQuery, KeyState, Returning, StoreError},
+    env::Env,
+    filter::{Filter, ScanLimits, ScanPage, UnreadableProfile, scan},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -25,12 +26,20 @@ const PIECE: usize = 500;
 /// How many inboxes are read at once.
 const INBOXES: usize = 32;
 
-/// How long one answer looks. A piece that is under way then is finished.
+/// How long one answer takes, about. A piece that is under way then is finished, and its rest too.
+/// Longer: fewer requests of the console, which are told to the operator less often.
 const TIME: Duration = Duration::from_secs(1);
 
-/// After how many keys a search by value gives way to play, and for how many times as long as it
-/// took to look at them: it works a quarter of the time at most while game servers are connected.
-const SLICE: usize = 512;
+/// While game servers are connected, a search by value looks at so many keys and then rests. They
+/// are one piece of a scan: one thread at a time reads and judges them, and play has the other
+/// cores. More would be read by several threads at once, and hold play up for longer at a time.
+/// Fewer would make more calls of the store for each key.
+const SLICE: usize = 128;
+
+/// For how many times as long as it looked a search rests then: with 3 it works a quarter of the
+/// time. More: play beside the search keeps more of its pace, and the search takes longer, by
+/// `1 + REST`. Each slice has its rest, the last one of an answer too, because the console asks
+/// for the next answer at once.
 const REST: u32 = 3;
 
 /// A page of profiles.
@@ -93,28 +102,50 @@ pub(super) fn filter(text: &str) -> Result<Filter, Problem> {
 /// The profiles among the next keys whose data matches, as many as the query wants.
 pub(super) async fn search(
     app: &App,
-    mut query: KeyQuery,
+    query: KeyQuery,
     filter: &Filter,
 ) -> Result<Scanned, Problem> {
-    let (most, until) = (query.limit, app.env().now() + TIME);
+    let store = app.store();
+    let look =
+        move |query: KeyQuery, limits| async move { scan(store, &query, filter, limits).await };
+    Ok(in_slices(app.env(), query, || app.hub().connected() > 0, look).await?)
+}
+
+/// Looks at the keys of a query. It rests after each slice while game servers are connected.
+async fn in_slices<Looked>(
+    env: &Env,
+    mut query: KeyQuery,
+    is_played: impl Fn() -> bool,
+    look: impl Fn(KeyQuery, ScanLimits) -> Looked,
+) -> Result<Scanned, StoreError>
+where
+    Looked: Future<Output = Result<ScanPage, StoreError>>,
+{
+    let (most, until) = (query.limit, env.now() + TIME);
     let (mut found, mut left) = (Scanned::default(), MAX_KEYS);
     loop {
-        let began = app.env().now();
-        query.limit = SLICE.min(left);
-        left -= query.limit;
-        let limits = ScanLimits { matches: most - found.matches.len(), until: Some(until) };
-        let page = scan(app.store(), &query, filter, limits).await?;
+        let began = env.now();
+        let (many, end) = match is_played() {
+            // Large values take long: a slice and its rest fit into an answer's time.
+            true => (SLICE.min(left), until.min(began + TIME / (1 + REST))),
+            false => (left, until),
+        };
+        query.limit = many;
+        let limits = ScanLimits { matches: most - found.matches.len(), until: Some(end) };
+        let page = look(query.clone(), limits).await?;
+        left = left.saturating_sub(page.looked_at as usize);
         found.scanned += page.looked_at;
         found.matches.extend(page.matches);
         found.unreadable.extend(page.unreadable);
         found.next = page.next;
-        let (now, is_enough) = (app.env().now(), found.matches.len() >= most);
-        if found.next.is_none() || is_enough || left == 0 || now >= until {
+        if found.next.is_none() {
             return Ok(found);
         }
-        if app.hub().connected() > 0 {
-            let rest = now.saturating_duration_since(began) * REST;
-            tokio::time::sleep_until(until.min(now + rest)).await;
+        if is_played() {
+            tokio::time::sleep(env.now().saturating_duration_since(began) * REST).await;
+        }
+        if found.matches.len() >= most || left == 0 || env.now() >= until {
+            return Ok(found);
         }
         query.after.clone_from(&found.next);
     }
@@ -172,5 +203,54 @@ pub(super) async fn list(
             return Ok(found);
         }
         query = KeyQuery { after: next, limit: PIECE, ..query };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profilestore::data_store::KeyFilter;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How long a slice takes here, however many keys it has.
+    const TOOK: Duration = Duration::from_millis(100);
+
+    /// An answer to a search that finds nothing: how long it took, and how many keys it looked at.
+    async fn answer(is_played: bool, is_over: bool) -> (Duration, u64) {
+        let key = ProfileKey::new("PlayerData", "global", "p1").unwrap();
+        let query =
+            KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 100 };
+        let began = Instant::now();
+        let next = if is_over { None } else { Some(key) };
+        let look = |query: KeyQuery, _: ScanLimits| {
+            let next = next.clone();
+            async move {
+                tokio::time::sleep(TOOK).await;
+                let mut page = ScanPage::default();
+                page.looked_at = query.limit as u64;
+                page.next = next;
+                Ok(page)
+            }
+        };
+        let found = in_slices(&Env::system(), query, || is_played, look).await.unwrap();
+        (began.elapsed(), found.scanned)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_rests_after_the_last_slice_of_an_answer_too() {
+        let (took, scanned) = answer(true, false).await;
+        let slices = (scanned / SLICE as u64) as u32;
+        assert!(slices > 1 && slices * SLICE as u32 == scanned as u32, "{scanned}");
+        assert!(took >= TOOK * slices * (1 + REST), "{slices} slices in {took:?}");
+        assert!(took < TIME + TOOK * (2 + REST), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_that_is_over_or_beside_which_no_server_plays_does_not_rest() {
+        let (took, scanned) = answer(true, true).await;
+        assert!(took < TOOK * 2 && scanned == SLICE as u64, "{scanned} in {took:?}");
+        let (took, scanned) = answer(false, false).await;
+        assert!(took < TOOK * 2 && scanned == MAX_KEYS as u64, "{scanned} in {took:?}");
     }
 }

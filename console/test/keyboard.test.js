@@ -135,6 +135,14 @@ test("a key that is pressed once too often takes nothing away", async () => {
   const sheet = page.getByRole("dialog");
   await sheet.waitFor();
   assert.equal(await focused(page), "Leave it");
+  // A screen reader says what the dialog says, since the focus is behind it.
+  const told = await sheet.evaluate((dialog) =>
+    ["aria-labelledby", "aria-describedby"].map((name) =>
+      document.getElementById(dialog.getAttribute(name)).textContent.trim(),
+    ),
+  );
+  assert.equal(told[0], "Take firm away from eu-1?");
+  assert.match(told[1], /What it has not saved is lost/);
   await page.keyboard.press("Enter");
   await sheet.waitFor({ state: "hidden" });
   await until("the focus is back", async () => (await focused(page)) === "Take it away …");

@@ -183,6 +183,24 @@ test("a profile is taken away only after a second step, which says what is lost"
   await finish(page);
 });
 
+test("the dialog of taking away has the reason of the page, and leaves it as it is", async () => {
+  await world.play("eu-1", ["reasoned"]);
+  const page = await armed(at("reasoned", "holder"));
+  const take = page.getByRole("button", { name: "Take it away …" });
+  const [own, sheet] = [page.locator(".card").getByLabel("Reason"), page.getByRole("dialog")];
+  await own.fill("ticket 17");
+  await take.click();
+  assert.equal(await sheet.getByLabel("Reason").inputValue(), "ticket 17");
+  await sheet.getByLabel("Reason").fill("ticket 18");
+  await sheet.getByRole("button", { name: "Leave it" }).click();
+  await sheet.waitFor({ state: "hidden" });
+  assert.equal(await own.inputValue(), "ticket 17");
+  await take.click();
+  assert.equal(await sheet.getByLabel("Reason").inputValue(), "ticket 17");
+  assert.equal((await world.read("reasoned")).held?.job, "eu-1");
+  await finish(page);
+});
+
 test("a profile that is played is rolled back as a whole only after a second step", async () => {
   await world.put("rolled", { coins: 1 });
   await edit(world, "rolled", [{ op: "increase", path: "/coins", by: 9 }], "ticket 7");

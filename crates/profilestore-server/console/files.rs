@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
+        path: "/assets/index-CKbrS-CG.js",
+        media: "text/javascript; charset=utf-8",
+        plain: include_bytes!("assets-index-CKbrS-CG.js"),
+        packed: include_bytes!("assets-index-CKbrS-CG.js.gz"),
+    },
+    File {
         path: "/assets/index-ClxVFqZU.css",
         media: "text/css; charset=utf-8",
         plain: include_bytes!("assets-index-ClxVFqZU.css"),
         packed: include_bytes!("assets-index-ClxVFqZU.css.gz"),
-    },
-    File {
-        path: "/assets/index-Cz6Md9E-.js",
-        media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-Cz6Md9E-.js"),
-        packed: include_bytes!("assets-index-Cz6Md9E-.js.gz"),
     },
     File {
         path: "/",

@@ -301,6 +301,18 @@ test("sessions of a game server that stand further on are looked for", async () 
   await finish(page);
 });
 
+test("the page Find says what each filter means", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/find");
+  await page.getByText("What the filters mean").click();
+  await sees(page, "messages wait for it");
+  const told = await page.locator("details dt").allInnerTexts();
+  for (const filter of told)
+    await page.getByRole("button", { name: filter, exact: true }).waitFor();
+  assert.equal(told.length, 5);
+  await finish(page);
+});
+
 test("a page without a server says what to check, and begins when it is there", async () => {
   const page = await newPage(chromium, world);
   let away = true;

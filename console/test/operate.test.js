@@ -451,7 +451,7 @@ test("roles without the right are not offered export and erasure", async () => {
   await open(page, world, "/#/users?user=300");
   await page.getByRole("link", { name: "PlayerData/of-300" }).waitFor();
   assert.equal(await page.getByRole("heading", { name: "Erase" }).count(), 0);
-  assert.equal(await page.getByRole("heading", { name: "Take out" }).count(), 0);
+  assert.equal(await page.getByRole("heading", { name: "Export" }).count(), 0);
   await open(page, world, "/#/users?user=301");
   await sees(page, "Nothing is stored of user 301");
   await finish(page);

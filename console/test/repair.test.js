@@ -279,6 +279,7 @@ test("a whole profile is rolled back after a preview, and that is undone", async
   );
   const button = page.getByRole("button", { name: "Roll the whole profile back" });
   assert.ok(await button.isDisabled(), "a reason is needed");
+  assert.equal(await page.getByLabel("Reason").getAttribute("aria-required"), "true");
   await page.getByLabel("Reason").fill("ticket 4");
   await button.click();
   await sees(page, "Rolled back.");

@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-CX29stf5.css.gz"),
     },
     File {
-        path: "/assets/index-DDfas-R9.js",
+        path: "/assets/index-DzpJgxtU.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-DDfas-R9.js"),
-        packed: include_bytes!("assets-index-DDfas-R9.js.gz"),
+        plain: include_bytes!("assets-index-DzpJgxtU.js"),
+        packed: include_bytes!("assets-index-DzpJgxtU.js.gz"),
     },
     File {
         path: "/",

@@ -70,9 +70,6 @@ const ADOPTED_AT_ONCE: usize = 64;
 /// How soon an adoption is tried again that the store did not answer.
 const ADOPT_AGAIN: Duration = Duration::from_millis(500);
 
-/// How soon it is looked again whether enough was answered to take the next frame.
-const FULL_PAUSE: Duration = Duration::from_millis(5);
-
 /// How many bytes the frames of one greeting have at most: the names of some 200,000 sessions.
 const MOST_GREETING: usize = 32 << 20;
 
@@ -401,9 +398,7 @@ async fn work(
             return desk.guest.close(1000, "goodbye");
         }
         desk.take(frame, revoked.load(Ordering::Relaxed));
-        while desk.guest.is_full() && desk.guest.is_current(connection) {
-            tokio::time::sleep(FULL_PAUSE).await;
-        }
+        desk.guest.until_less_full(connection).await;
     }
 }
 

@@ -131,6 +131,9 @@ pub(crate) struct Guest {
     pub(crate) more_room: Notify,
     /// A profile is not being let go any more.
     let_go: Notify,
+    /// Whether a frame is to be taken may be another thing now: less is under way, there are more
+    /// sessions, or another connection counts.
+    less_full: Notify,
 }
 
 impl Guest {
@@ -151,6 +154,7 @@ impl Guest {
             telling: tokio::sync::Mutex::default(),
             more_room: Notify::new(),
             let_go: Notify::new(),
+            less_full: Notify::new(),
         }
     }
 
@@ -181,6 +185,7 @@ impl Guest {
         // Everything that was not answered is told again.
         state.sessions.values_mut().for_each(Entry::forget_told);
         self.heard.send_replace(true);
+        self.less_full.notify_waiters();
         state.connection
     }
 
@@ -288,9 +293,21 @@ impl Guest {
     }
 
     /// Whether so much is under way that no frame is to be taken before something is answered.
-    pub(crate) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         let state = self.state.lock();
         state.pending.len() > 3 * state.sessions.len() + MOST_BESIDES
+    }
+
+    /// Waits until a frame is to be taken from this connection, or until another one counts.
+    pub(crate) async fn until_less_full(&self, connection: u64) {
+        loop {
+            // It begins before the look, so that nothing is missed that happens behind the look.
+            let change = self.less_full.notified();
+            if !self.is_full() || !self.is_current(connection) {
+                return;
+            }
+            change.await;
+        }
     }
 
     /// Whether there is room for one more start or message; takes it.
@@ -307,6 +324,7 @@ impl Guest {
 
     pub(crate) fn forget(&self, i: u64) {
         self.state.lock().pending.remove(&i);
+        self.less_full.notify_waiters();
     }
 
     /// A start is done by this task, which hears by `off` that it is called off.
@@ -352,6 +370,7 @@ impl Guest {
             starts.extend(start);
             is_other
         });
+        self.less_full.notify_waiters();
         starts.iter().for_each(|start| start.task.abort());
     }
 
@@ -377,6 +396,8 @@ impl Guest {
                 state.brought.remove(&has);
             }
         }
+        drop(state);
+        self.less_full.notify_waiters();
     }
 
     /// Notes the number of a save that comes with a request. Fails when it has not grown. A request

@@ -124,6 +124,7 @@ impl Guest {
         let entry = state.sessions.entry(s);
         let entry = entry.or_insert_with(|| Entry::new(key.clone(), Phase::Adopting));
         entry.phase = Phase::Adopting;
+        self.less_full.notify_waiters();
     }
 
     /// Notes a session that is being started. Err: the number has another profile.
@@ -136,6 +137,7 @@ impl Guest {
             return Err(Problem::invalid(detail));
         }
         state.numbers.entry(key.clone()).or_insert(s);
+        self.less_full.notify_waiters();
         Ok(())
     }
 
@@ -155,6 +157,7 @@ impl Guest {
         let entry = state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), phase));
         entry.session = Some(session);
         entry.started_by = by.or(entry.started_by);
+        self.less_full.notify_waiters();
         state.numbers.insert(key, s) != Some(s)
     }
 

@@ -1,5 +1,7 @@
 //! What is kept of a game server, without a connection.
 
+use std::pin::pin;
+
 use axum::extract::ws::Message;
 use futures_util::FutureExt as _;
 use profilestore::{
@@ -176,4 +178,39 @@ async fn no_frame_is_taken_while_very_many_requests_are_under_way() {
     assert!(guest.is_full());
     guest.refuse(1, &Problem::new("session-ended", "the session is over"));
     assert!(!guest.is_full());
+}
+
+/// It was looked every 5 ms whether enough was answered.
+#[tokio::test]
+async fn a_connection_that_takes_no_frame_hears_of_everything_that_lets_it_go_on() {
+    let guest = guest().await;
+    let connection = guest.attach(Outbox::new("".into()).0, &ServerFrame::Heard { n: 1 });
+    let key = ProfileKey::new("PlayerData", "global", "user-1").unwrap();
+    let over = Problem::new("session-ended", "the session is over");
+    let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("a request is answered", &|| guest.refuse(0, &over)),
+        ("a request found no room", &|| guest.forget(1)),
+        ("starts are given up", &|| {
+            guest.note_start(2, task.clone(), Arc::default());
+            guest.give_up();
+        }),
+        ("there is another session", &|| guest.starting(7, &key).unwrap()),
+        ("another connection counts", &|| {
+            guest.attach(Outbox::new("".into()).0, &ServerFrame::Heard { n: 2 });
+        }),
+    ];
+    let mut i = 0;
+    for (what, change) in changes {
+        while !guest.is_full() {
+            assert!(matches!(guest.begin(i, 7), Begun::New));
+            i += 1;
+        }
+        let mut waiting = pin!(guest.until_less_full(connection));
+        assert_eq!(waiting.as_mut().now_or_never(), None, "{what}");
+        // One that is dropped while it waits takes nothing with it.
+        assert_eq!(guest.until_less_full(connection).now_or_never(), None, "{what}");
+        change();
+        assert_eq!(waiting.now_or_never(), Some(()), "{what}");
+    }
 }

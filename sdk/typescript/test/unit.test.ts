@@ -1,6 +1,9 @@
 /** The rules by themselves: no server, no clock. */
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { activeUntil, Ahead, Belief } from "../dist/belief.js";
 import { ProfileError } from "../dist/errors.js";
@@ -268,4 +271,30 @@ test("a change that fails, or that waits, leaves the data as it was", () => {
     void (data.coins = await Promise.reject(new Error("late")));
   assert.throws(() => document.change(waits), { kind: "invalid", message: /async/ });
   assert.deepEqual([document.view, document.isChanged], [{ coins: 1 }, false]);
+});
+
+// --- the package -----------------------------------------------------------------------------
+
+/** `npm pack` ran `rm` and `cp`, which Windows has not. */
+test("Node alone makes the package, with the licences, without what was built before", async () => {
+  const own = new URL("../", import.meta.url);
+  const { scripts } = JSON.parse(await readFile(new URL("package.json", own), "utf8"));
+  assert.match(scripts.prepack, /^node prepack\.mjs && npm run /);
+  const root = await mkdtemp(join(tmpdir(), "profilestore-pack-"));
+  try {
+    const folder = join(root, "sdk", "typescript");
+    await mkdir(join(folder, "dist"), { recursive: true });
+    await writeFile(join(folder, "dist", "earlier.js"), "");
+    for (const name of ["LICENSE-MIT", "LICENSE-APACHE", "README.md"]) {
+      await writeFile(join(root, name), name);
+    }
+    await copyFile(new URL("prepack.mjs", own), join(folder, "prepack.mjs"));
+    // A second time over what the first one left.
+    for (const _ of [1, 2]) execFileSync(process.execPath, [join(folder, "prepack.mjs")]);
+    const left = await readdir(folder);
+    assert.deepEqual(left.sort(), ["LICENSE-APACHE", "LICENSE-MIT", "prepack.mjs"]);
+    assert.equal(await readFile(join(folder, "LICENSE-MIT"), "utf8"), "LICENSE-MIT");
+  } finally {
+    await rm(root, { recursive: true });
+  }
 });

@@ -275,6 +275,19 @@ fn the_readme_of_a_published_crate_stands_by_itself() {
     }
 }
 
+/// npm and PyPI showed links to pages of the repository, which led nowhere.
+#[test]
+fn the_readme_of_an_sdk_links_to_itself_alone() {
+    for sdk in ["python", "typescript"] {
+        let text = fs::read_to_string(root().join("sdk").join(sdk).join("README.md")).unwrap();
+        let elsewhere: Vec<_> = prose(&text)
+            .flat_map(|(_, line)| links(line))
+            .filter(|target| !target.contains("://") && !target.starts_with('#'))
+            .collect();
+        assert!(elsewhere.is_empty(), "{sdk}: these links lead nowhere there: {elsewhere:?}");
+    }
+}
+
 /// A published crate has what its sources include, and the texts that belong to it.
 #[test]
 fn what_a_published_crate_includes_goes_with_it() {

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import unittest
+import uuid
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from profilestore import Address, Http, ProfileError, Server, Store, answers, connect
+from profilestore import Address, Http, ProfileError, Server, Store, answers, connect, message_id
+from profilestore.options import shown
 
 from .test_connection import Host
 from .test_session import put, session
 
 ANYWHERE = "ws://127.0.0.1:1"
+EAST, WEST = (timezone(timedelta(hours=hours)) for hours in (1, -1))
 
 
 class Options(unittest.IsolatedAsyncioTestCase):
@@ -27,7 +31,7 @@ class Options(unittest.IsolatedAsyncioTestCase):
 
     async def names(self, what: str, call: Any, *given: Any, **options: Any) -> None:
         """It fails with `invalid`, when it is called or when it is awaited, and names what."""
-        with self.assertRaises(ProfileError, msg=f"{given} {options}") as raised:
+        with self.assertRaises(ProfileError, msg=shown((given, options))) as raised:
             await call(*given, **options)
         self.assertEqual(raised.exception.kind, "invalid")
         self.assertIn(what, str(raised.exception))
@@ -135,6 +139,60 @@ class Options(unittest.IsolatedAsyncioTestCase):
         await self.names("`body`", http.call, "PUT", "/v1/x", body={"a": 1})
         await self.names("`path`", http.call, "GET", 5)
         await self.names("`etag`", http.put, at, {}, 1.5)
+
+    async def test_a_number_that_nothing_can_hold_is_named_and_no_overflow(self) -> None:
+        """It was an `OverflowError`, or a `ValueError` of more digits than Python shows."""
+        players: Store[dict[str, Any]] = self.server.store("P", {})
+        _, profile = session()
+        http, at = Http("http://127.0.0.1:1", "k"), Address("S", "k")
+        for large in (10**400, 10**5000, -(10**5000)):
+            known: dict[str, Any] = {"key": "k", "job": "eu-1"}
+            for option in ("place", "lease_ms", "connect_timeout"):
+                await self.names(f"`{option}`", connect, ANYWHERE, **known, **{option: large})
+            for option in ("save_within", "data_version", "readable_from"):
+                options: dict[str, Any] = {option: large}
+                await self.names(f"`{option}`", self.server.store, "P", {}, **options)
+            await self.names("`timeout`", players.start, "k", timeout=large)
+            await self.names("`timeout`", self.server.close, large)
+            trade = self.server.transaction
+            await self.names("`deadline_ms`", trade, [profile], put(1), deadline_ms=large)
+            await self.names("`epoch`", http.end_session, at, epoch=large)
+            await self.names("`which`", http.version, at, large)
+            await self.names("user", profile.add_user, large)
+        # Seconds that a float holds, and whose milliseconds it does not.
+        await self.names("`timeout`", players.start, "k", timeout=1e306)
+        await self.names("digits", http.list, "S", limit=10**5000)
+        await self.names("names of members", players.send, "k", {10**5000: 1})
+        self.assertEqual(self.host.names, ["hello"])
+
+    async def test_what_is_no_address_and_no_version_is_named(self) -> None:
+        """It was an `AttributeError`, or a version called `None` was asked for."""
+        http, at = Http("http://127.0.0.1:1", "k"), Address("S", "k")
+        for other in ("P/k", None, ("P", "k"), 5):
+            for ask in (http.get, http.versions, http.messages, http.session, http.end_session):
+                await self.names("`at` is of the type Address", ask, other)
+            await self.names("`at`", http.put, other, {}, None)
+            await self.names("`at`", http.edit, other, [])
+            await self.names("`at`", http.send, other, {})
+        for which in (None, 1.5, True, b"1", datetime.min.replace(tzinfo=EAST)):
+            await self.names("`which`", http.version, at, which)
+            await self.names("`which`", http.restore, at, which, None)
+
+    async def test_what_a_call_over_http_sends_is_a_text(self) -> None:
+        """They were a `TypeError` and an `AttributeError` of the library below."""
+        http, at = Http("http://127.0.0.1:1", "k"), Address("S", "k")
+        once = uuid.uuid4()
+        await self.names("`Idempotency-Key`", http.restore, at, 1, None, operation=once)
+        await self.names("`Idempotency-Key`", http.edit, at, [], operation=once)
+        await self.names("`Idempotency-Key`", http.send, at, {}, once)
+        await self.names("`patch`", http.edit, at, 5)
+        await self.names("`patch`", http.edit, at, ["add"])
+        await self.names("`method`", http.call, 5, "/v1/x")
+        await self.names("`query`", http.call, "GET", "/v1/x", query="a=b")
+        await self.names("`headers`", http.call, "GET", "/v1/x", headers="a: b")
+        for moment in (5, datetime.max.replace(tzinfo=WEST)):
+            with self.assertRaisesRegex(ProfileError, "`at`"):
+                message_id("gift", moment)  # type: ignore[arg-type]
 
     def test_the_types_of_answers_have_the_members_that_the_description_has(self) -> None:
         folder = Path(__file__).parents[3] / "crates/profilestore-server/api"

@@ -2,7 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { failure, fromServer, inWords, ProfileError, quiet } from "./errors.js";
 import { HALVES, members, parse, stringify, type Numbers } from "./json.js";
-import { text } from "./options.js";
+import { fields, text, whole, wrong } from "./options.js";
 import type { Table } from "./session/beside.js";
 import type { User } from "./session/users.js";
 
@@ -142,7 +142,7 @@ export function operationId(): string {
 
 /** The id of a message: when, and what for. The same one again sends nothing twice. */
 export function messageId(name: string = randomUUID(), at: number = Date.now()): string {
-  return `${at}:${name}`;
+  return `${whole("at", at)}:${name}`;
 }
 
 /** Calls to a server process. A key with the scopes that the calls need is enough. */
@@ -170,36 +170,40 @@ export class Http {
     return quiet(this.#call(method, path, call));
   }
 
-  async #call(
-    method: string,
-    path: string,
-    { query = {}, headers, body, type }: Call,
-  ): Promise<string> {
+  async #call(method: string, path: string, call: Call): Promise<string> {
+    const { query = {}, headers, body, type } = fields("call", call);
+    text("method", method);
     // Spaces at its end, tabs and line breaks are taken away by a URL.
     if (!/^\/[^\0-\x20]*$/.test(text("path", path))) {
       const detail = "a path begins with `/`, and its parts are encoded (encodeURIComponent)";
       throw failure("invalid", `${detail}: ${JSON.stringify(path)}`);
     }
-    refuseDots(path);
+    refuseDots(unhalved("path", path));
     const url = new URL(this.url.replace(/\/+$/, "") + path);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined) url.searchParams.set(name, String(value));
+    for (const [name, value] of Object.entries(fields("query", query))) {
+      if (value !== undefined) url.searchParams.set(name, unhalved(name, String(value)));
+    }
+    const how: RequestInit = {
+      method,
+      headers: {
+        Authorization: `Bearer ${this.key}`,
+        ...(body === undefined ? {} : { "Content-Type": type ?? "application/json" }),
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body: unhalved("body", text("body", body)) }),
+    };
+    try {
+      new Request(url, how);
+    } catch (thrown) {
+      // Such as a header with a line break: it never can be sent.
+      throw failure("invalid", `${method} ${path}: ${inWords(thrown)}`, thrown);
     }
     const until = Date.now() + CALL_MS;
     for (;;) {
       let response: Response;
       let answer: string;
       try {
-        response = await fetch(url, {
-          method,
-          headers: {
-            Authorization: `Bearer ${this.key}`,
-            ...(body === undefined ? {} : { "Content-Type": type ?? "application/json" }),
-            ...headers,
-          },
-          ...(body === undefined ? {} : { body }),
-          signal: AbortSignal.timeout(CALL_MS),
-        });
+        response = await fetch(url, { ...how, signal: AbortSignal.timeout(CALL_MS) });
         answer = await response.text();
       } catch (thrown) {
         throw failure("unavailable", `${method} ${path}: ${inWords(thrown)}`, thrown);
@@ -332,18 +336,24 @@ export class Http {
     at: Address,
     { steal, epoch, reason }: Ending = {},
   ): Promise<{ readonly held_by: string | null }> {
-    return quiet(this.#json("DELETE", `${path(at)}/session`, { query: { steal, epoch, reason } }));
+    const query = { steal, epoch: whole("epoch", epoch), reason };
+    return quiet(this.#json("DELETE", `${path(at)}/session`, { query }));
   }
 }
 
 /** A part of a path. */
 function part(what: string, name: unknown): string {
-  const given = text(what, name);
-  if (given.search(HALVES) < 0) return encodeURIComponent(given);
-  throw failure("invalid", "half of a character (a lone surrogate) is in a name");
+  return encodeURIComponent(unhalved(what, text(what, name)));
 }
 
-function path({ store, scope, key }: Address): string {
+/** The same text, which has whole characters only: half of one would become another one. */
+function unhalved(what: string, given: string): string {
+  if (given.search(HALVES) < 0) return given;
+  throw failure("invalid", `half of a character (a lone surrogate) is in \`${what}\``);
+}
+
+function path(at: Address): string {
+  const { store, scope, key } = fields("at", at);
   const within = scope === undefined ? "" : `/scopes/${part("scope", scope)}`;
   const of = `/v1/stores/${part("store", store)}${within}/profiles/${part("key", key)}`;
   refuseDots(of);
@@ -365,11 +375,12 @@ function retryAfterMs(response: Response): number {
 }
 
 function expected(etag: string | undefined): Record<string, string> {
-  return etag === undefined ? { "If-None-Match": "*" } : { "If-Match": etag };
+  return etag === undefined ? { "If-None-Match": "*" } : { "If-Match": text("etag", etag) };
 }
 
 function named(which: number | string | Date): string {
-  if (!(which instanceof Date)) return String(which);
-  if (Number.isNaN(which.getTime())) throw failure("invalid", "the date is none");
-  return `@${which.toISOString()}`;
+  if (typeof which === "string") return which;
+  if (Number.isSafeInteger(which)) return String(which);
+  if (which instanceof Date && !Number.isNaN(which.getTime())) return `@${which.toISOString()}`;
+  throw wrong("which", "a version's number, its label, or a time", which);
 }

@@ -2,13 +2,14 @@
 import { failure, type ProfileError } from "./errors.js";
 
 function shown(given: unknown): string {
-  if (typeof given === "bigint") return `the bigint ${given}`;
+  if (typeof given === "bigint") return `the bigint ${String(given).slice(0, 50)}`;
   if (typeof given === "number") return `the number ${given}`;
   if (typeof given === "string") return `the text ${JSON.stringify(given.slice(0, 50))}`;
   return given === null ? "null" : `of the type ${typeof given}`;
 }
 
-function wrong(what: string, meant: string, given: unknown): ProfileError {
+/** What is wrong with something that a game gave. */
+export function wrong(what: string, meant: string, given: unknown): ProfileError {
   return failure("invalid", `\`${what}\` is ${meant}, and this is ${shown(given)}`);
 }
 

@@ -1,7 +1,8 @@
 /** What a game gives by mistake, such as a `bigint` or nothing: an error that names it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connect, Http, ProfileError } from "../dist/index.js";
+import { connect, Http, messageId, ProfileError } from "../dist/index.js";
+import { userOf } from "../dist/session/users.js";
 import { Store, type Shop } from "../dist/store.js";
 import { transact } from "../dist/transaction.js";
 import { session } from "./wire.js";
@@ -131,4 +132,51 @@ test("a name that a URL takes for a step up is no part of a path", async () => {
   }
   const where = http.call("GET", "/v1/stores/S/profiles/a..b?prefix=..");
   await assert.rejects(where, { kind: "unavailable" }, "dots within a name, and in a query");
+});
+
+/** A text as the address was one without a store, and nothing was a version called `undefined`. */
+test("what is no address, no version and no number of one is named", async () => {
+  const http = new Http("http://127.0.0.1:1", "ps_0_0");
+  const at = { store: "S", key: "k" };
+  for (const other of ["P/k", undefined, null, 5]) {
+    assert.throws(() => void http.get(given(other)), invalid("`at`"));
+    assert.throws(() => void http.send(given(other), {}), invalid("`at`"));
+  }
+  for (const which of [undefined, null, 1.5, NaN, 5n, {}, new Date(NaN)]) {
+    assert.throws(() => void http.version(at, given(which)), invalid("`which`"));
+    assert.throws(() => void http.restore(at, given(which), undefined), invalid("`which`"));
+  }
+  for (const epoch of [NaN, Infinity, 1.5, 2 ** 60, "1"]) {
+    assert.throws(() => void http.endSession(at, given({ epoch })), invalid("`epoch`"));
+    assert.throws(() => messageId("gift", given(epoch)), invalid("`at`"));
+  }
+  assert.throws(() => void http.put(at, {}, given(null)), invalid("`etag`"));
+});
+
+/** They were `unavailable`, to be tried again, or were sent as another text. */
+test("a call over HTTP that never can be sent is invalid", async () => {
+  const http = new Http("http://127.0.0.1:1", "ps_0_0");
+  const at = { store: "S", key: "k" };
+  for (const [ask, what] of [
+    [() => http.edit(at, [], { operation: "one\ntwo" }), "header"],
+    [() => http.edit(at, [], { reason: "\ud800" }), "`reason`"],
+    [() => http.call("PUT", "/v1/x", { body: "\ud800" }), "`body`"],
+    [() => http.call("PUT", "/v1/x", { body: given({ a: 1 }) }), "`body`"],
+    [() => http.call("GET", "/v1/\ud800"), "`path`"],
+    [() => http.call("GET", "/v1/x", given(null)), "`call`"],
+    [() => http.call("GET", "/v1/x", { query: given(null) }), "`query`"],
+    [() => http.call(given(5), "/v1/x"), "`method`"],
+    [() => http.call("GET /", "/v1/x"), "GET /"],
+  ] as const) {
+    await assert.rejects(ask(), invalid(what));
+  }
+});
+
+test("a user whose number nothing can hold is refused, and named in a few words", () => {
+  for (const user of [10n ** 400n, 2n ** 63n, -1n, 2 ** 60, NaN, null, {}, "9".repeat(101)]) {
+    const brief = (error: unknown) =>
+      invalid("user")(error) && (error as ProfileError).message.length < 200;
+    assert.throws(() => userOf(given(user)), brief);
+  }
+  assert.equal(userOf(2n ** 63n - 1n), "9223372036854775807");
 });

@@ -26,7 +26,7 @@ from .answers import (
 )
 from .errors import ProfileError, failure, from_server, in_words
 from .jsontext import exact, read, stringify
-from .options import text
+from .options import elements, number, of, text, whole
 
 CALL_S = 60.0
 
@@ -49,7 +49,7 @@ def operation_id() -> str:
 
 def message_id(name: str | None = None, at: datetime | None = None) -> str:
     """The id of a message: when, and what for. The same one again sends nothing twice."""
-    seconds = time.time() if at is None else at.timestamp()
+    seconds = time.time() if at is None else _in_utc("at", at).timestamp()
     return f"{int(seconds * 1000)}:{name or uuid.uuid4()}"
 
 
@@ -92,20 +92,25 @@ class Http:
         Any resource that ``/docs`` of the server names. Answers with the text. When the key sends
         more than it may, it waits as long as the server says, for 60 s at most.
         """
+        text("method", method)
         _check_path(path)
-        asked = {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
-            for name, value in (query or {}).items()
-            if value is not None
-        }
-        all_headers = {"Authorization": f"Bearer {self.key}", **(headers or {})}
+        of("query", Mapping, query or {})
+        of("headers", Mapping, headers or {})
+        all_headers = {"Authorization": f"Bearer {self.key}"}
+        for name, value in (headers or {}).items():
+            all_headers[text("headers", name)] = text(name, value)
         if body is not None:
-            all_headers["Content-Type"] = media_type
+            all_headers["Content-Type"] = text("media_type", media_type)
         try:
+            asked = {
+                name: str(value).lower() if isinstance(value, bool) else str(value)
+                for name, value in (query or {}).items()
+                if value is not None
+            }
             target = f"{path}?{urlencode(asked)}" if asked else path
             encoded = None if body is None else text("body", body).encode()
-        except UnicodeEncodeError as error:
-            # Half of a character, such as in a reason.
+        except ValueError as error:
+            # Half of a character, such as in a reason, or a number of some thousand digits.
             raise failure("invalid", f"{method} {path}: {in_words(error)}") from error
         until = time.monotonic() + CALL_S
         while True:
@@ -150,7 +155,7 @@ class Http:
     async def get(self, at: Address) -> StoredProfile[Any] | None:
         """A profile as it is stored, or None when there is none."""
         try:
-            answer = await self._json("GET", at.path)
+            answer = await self._json("GET", _path(at))
         except ProfileError as error:
             if error.kind == "not-found":
                 return None
@@ -164,7 +169,7 @@ class Http:
         """
         headers = _expected(etag)
         body = f'{{"data":{stringify(data)}}}'
-        return await self._json("PUT", at.path, headers=headers, body=body)
+        return await self._json("PUT", _path(at), headers=headers, body=body)
 
     async def list(self, store: str, **query: str | int | bool | None) -> Page[Answer]:
         """The profiles of a store. The query's members are in the server's ``/docs``."""
@@ -173,12 +178,12 @@ class Http:
 
     async def versions(self, at: Address, **query: str | int | bool | None) -> Page[Version]:
         """A profile's versions, the newest first."""
-        path = f"{at.path}/versions"
+        path = f"{_path(at)}/versions"
         return cast(Page[Version], await self._json("GET", path, query=query))
 
     async def version(self, at: Address, which: Which) -> StoredProfile[Any]:
         """An earlier version: by its number, its label, or as it was at a time."""
-        path = f"{at.path}/versions/{_part('which', _named(which))}"
+        path = f"{_path(at)}/versions/{_part('which', _named(which))}"
         return _stored(await self._json("GET", path))
 
     async def restore(
@@ -196,7 +201,7 @@ class Http:
         """
         answer = await self._json(
             "POST",
-            f"{at.path}/restores",
+            f"{_path(at)}/restores",
             body=stringify({"version": _named(which)}),
             query={"reason": reason},
             headers={"Idempotency-Key": operation or operation_id(), **_expected(etag)},
@@ -212,9 +217,10 @@ class Http:
         operation: str | None = None,
     ) -> Answer:
         """A JSON Patch, made by the game server that holds the profile, in the middle of play."""
+        elements("patch", Mapping, patch)
         return await self._json(
             "POST",
-            f"{at.path}/edits",
+            f"{_path(at)}/edits",
             body=stringify([dict(step) for step in patch]),
             media_type="application/json-patch+json",
             query={"reason": reason},
@@ -225,7 +231,7 @@ class Http:
         """Sends a message. With the same id again it sends nothing twice."""
         answer = await self._json(
             "POST",
-            f"{at.path}/messages",
+            f"{_path(at)}/messages",
             body=f'{{"message":{stringify(message)}}}',
             headers={"Idempotency-Key": id or message_id()},
         )
@@ -233,11 +239,11 @@ class Http:
 
     async def messages(self, at: Address) -> Inbox:
         """The messages that wait in a profile's inbox, the oldest first."""
-        return cast(Inbox, await self._json("GET", f"{at.path}/messages"))
+        return cast(Inbox, await self._json("GET", f"{_path(at)}/messages"))
 
     async def session(self, at: Address) -> Holder:
         """Who holds a profile, and how often it has changed hands."""
-        return cast(Holder, await self._json("GET", f"{at.path}/session"))
+        return cast(Holder, await self._json("GET", f"{_path(at)}/session"))
 
     async def end_session(
         self,
@@ -252,14 +258,19 @@ class Http:
         `session` gives it, only that session is ended: a later one is left alone, which is an error
         of the kind ``changed``.
         """
-        query = {"steal": steal, "epoch": epoch, "reason": reason}
-        return cast(EndedBy, await self._json("DELETE", f"{at.path}/session", query=query))
+        query = {"steal": steal, "epoch": whole("epoch", epoch), "reason": reason}
+        return cast(EndedBy, await self._json("DELETE", f"{_path(at)}/session", query=query))
 
 
 def _stored(answer: Answer) -> StoredProfile[Any]:
     """A profile whose numbers can all be held."""
     exact([answer.get(name) for name in OF_GAME])
     return cast(StoredProfile[Any], answer)
+
+
+def _path(at: Address) -> str:
+    of("at", Address, at)
+    return at.path
 
 
 def _part(what: str, name: object) -> str:
@@ -302,5 +313,17 @@ def _expected(etag: str | None) -> dict[str, str]:
 
 def _named(which: Which) -> str:
     if isinstance(which, datetime):
-        return "@" + which.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return str(which)
+        at = _in_utc("which", which)
+        return "@" + at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(which, str):
+        return which
+    return str(number("which", which, "a version's number, its label, or a time"))
+
+
+def _in_utc(what: str, at: datetime) -> datetime:
+    of(what, datetime, at)
+    try:
+        return at.astimezone(UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        # It is in the first year or in the last one, and elsewhere in another.
+        raise failure("invalid", f"`{what}` is no time in UTC: {in_words(error)}") from error

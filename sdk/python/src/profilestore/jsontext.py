@@ -11,11 +11,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .errors import ProfileError, failure, in_words
+from .options import LEAST_WHOLE, MOST_WHOLE, shown
 
 # As the server has them: docs/storable.md.
 MAX_DEPTH = 100
-LEAST_WHOLE = -(2**63)
-MOST_WHOLE = 2**64 - 1
 RESERVED_NAME = "$serde_json::private::RawValue"
 
 
@@ -107,7 +106,7 @@ def _check(value: object, path: list[str | int]) -> None:
         for name, member in entries:
             if kind is dict:
                 if type(name) is not str:
-                    raise _wrong(path, f"the names of members are texts, and this is {name!r}")
+                    raise _wrong(path, f"the names of members are texts, and this is {shown(name)}")
                 _check_text(name, path)
                 if name == RESERVED_NAME:
                     raise _wrong(path, f"a member cannot be called {name}")
@@ -115,8 +114,8 @@ def _check(value: object, path: list[str | int]) -> None:
             _check(member, path)
             path.pop()
     elif kind is Inexact:
-        shown = value if len(value) <= 40 else value[:40] + "…"  # type: ignore
-        raise _wrong(path, f"Python cannot hold the number {shown} without rounding")
+        token = value if len(value) <= 40 else value[:40] + "…"  # type: ignore
+        raise _wrong(path, f"Python cannot hold the number {token} without rounding")
     else:
         raise _wrong(path, f"only plain data can be stored, and this is a {kind.__name__}")
 

@@ -8,9 +8,23 @@ from collections.abc import Sequence
 from .errors import ProfileError, failure
 
 
+LEAST_WHOLE = -(2**63)
+MOST_WHOLE = 2**64 - 1
+"""The server's numbers have 64 bits, with a sign or without."""
+
+
+def shown(given: object) -> str:
+    """The beginning of what was given. Whatever that is, this does not fail."""
+    try:
+        said = repr(given)
+    except Exception:  # An int of some thousand digits has none, for example.
+        said = "something that cannot be shown"
+    return said[:50].encode("ascii", "backslashreplace").decode()
+
+
 def _wrong(what: str, meant: str, given: object) -> ProfileError:
-    shown = repr(given)[:50].encode("ascii", "backslashreplace").decode()
-    return failure("invalid", f"`{what}` is {meant}, and this is {shown} ({type(given).__name__})")
+    told = f"`{what}` is {meant}, and this is {shown(given)} ({type(given).__name__})"
+    return failure("invalid", told)
 
 
 def text(what: str, given: object) -> str:
@@ -22,14 +36,24 @@ def text(what: str, given: object) -> str:
 
 def whole(what: str, given: object) -> int | None:
     """A whole number. None: the default."""
-    if given is None or (isinstance(given, int) and not isinstance(given, bool)):
-        return given
-    raise _wrong(what, "an int", given)
+    return None if given is None else number(what, given)
+
+
+def number(what: str, given: object, meant: str = "an int of at most 64 bits") -> int:
+    """A whole number."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if LEAST_WHOLE <= given <= MOST_WHOLE:
+            return given
+    raise _wrong(what, meant, given)
 
 
 def seconds(what: str, given: object) -> float:
     """A time for a timer. It may be without an end."""
     if isinstance(given, (int, float)) and not isinstance(given, bool) and given >= 0:
+        try:
+            float(given)
+        except OverflowError:
+            raise _wrong(what, "a number of seconds that a float can hold", given) from None
         return given
     raise _wrong(what, "a number of seconds", given)
 
@@ -38,10 +62,16 @@ def frame_ms(what: str, given: object) -> int | None:
     """A time for a frame, which has whole milliseconds. None: the server's default."""
     if given is None:
         return None
-    time = seconds(what, given)
-    if math.isfinite(time):
-        return math.ceil(time * 1000)
-    raise _wrong(what, "a number of seconds with an end", given)
+    time = seconds(what, given) * 1000
+    if time <= MOST_WHOLE:
+        return math.ceil(time)
+    raise _wrong(what, "a number of seconds whose milliseconds have at most 64 bits", given)
+
+
+def of(what: str, kind: type, given: object) -> None:
+    """An object of a type."""
+    if not isinstance(given, kind):
+        raise _wrong(what, f"of the type {kind.__name__}", given)
 
 
 def elements(what: str, kind: type, given: object) -> None:

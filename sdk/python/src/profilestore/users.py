@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .errors import failure
+from .options import shown
 
 User = int | str
 """A number, as Roblox and Steam have them, or a name."""
@@ -20,10 +21,10 @@ def user_of(user: User) -> User:
     """A user in the one spelling that the server has too."""
     if type(user) is int:
         if not 0 <= user <= MAX_NUMBER:
-            raise failure("invalid", f"the number of a user has up to 63 bits: {user}")
+            raise failure("invalid", f"the number of a user has up to 63 bits: {shown(user)}")
         return user
     if type(user) is not str:
-        raise failure("invalid", f"a user is an int or a str, and this is {user!r}")
+        raise failure("invalid", f"a user is an int or a str, and this is {shown(user)}")
     if _WHOLE.fullmatch(user):
         number = int(user)
         if number < 0:

@@ -1,24 +1,29 @@
 /** Users that a profile is associated with, for search, export and erasure. */
 import { failure } from "../errors.js";
+import { wrong } from "../options.js";
 
 /** A number, as Roblox has them, or a name. A number beyond 2^53, as Steam has, is a text. */
 export type User = number | string;
 
 const MAX_BYTES = 100;
+const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
+const MAX_NUMBER = 2n ** 63n - 1n;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const WHOLE = /^(0|-?[1-9]\d*)$/;
 
 /** A user in the one spelling that the server has too. */
 export function userOf(user: User | bigint): User {
-  const text = String(user);
   const isText = typeof user === "string" || typeof user === "bigint";
   if (!isText && !Number.isSafeInteger(user)) {
-    throw failure("invalid", `a user is a whole number up to 2^53, a bigint or a text: ${text}`);
+    throw wrong("user", "a whole number up to 2^53, a bigint or a text", user);
   }
-  if (WHOLE.test(text)) {
+  const text = String(user);
+  // A longer text of digits is a name.
+  if (typeof user !== "string" || (text.length <= 20 && WHOLE.test(text))) {
     const number = BigInt(text);
-    if (number < 0n) throw failure("invalid", `a user has no negative number: ${text}`);
-    return number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : text;
+    if (number < 0n) throw wrong("user", "not negative", user);
+    if (number <= MAX_NUMBER) return number <= MAX_SAFE ? Number(number) : text;
+    if (typeof user !== "string") throw wrong("user", "a number of up to 63 bits", user);
   }
   const bytes = Buffer.byteLength(text);
   if (bytes === 0 || bytes > MAX_BYTES || text.includes("\0") || /\p{Surrogate}/u.test(text)) {

@@ -1,7 +1,7 @@
 //! Commits on a real server: what a lost connection, a held lock, other transactions and a missing
 //! standby make of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use profilestore::{
@@ -137,21 +137,27 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
     wait_for_a_standby(&mut server);
     // The server's time limit does not concern a COMMIT: the client gives up. Or it is cancelled,
     // and the server warns.
-    for (name, cancelled, limit, told) in
+    for (name, is_cancelled, limit, told) in
         [("p", false, 1, "in time"), ("q", true, 60, "synchronous replication")]
     {
         options.statement_timeout = Duration::from_secs(limit);
         let waiting = PostgresStore::open(options.clone()).await.unwrap();
         let key = key(name);
         let commit = make(&waiting, vec![write(&KeyState::absent(key.clone()), "1")]).await;
-        let cancel = async {
+        // It ends with the commit, which gives up in its time.
+        let cancelled = async {
             let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
                 WHERE application_name = 'waits' AND wait_event = 'SyncRep'";
-            while cancelled && server.sql(sql).unwrap().trim().is_empty() {
+            while is_cancelled && server.sql(sql).unwrap().trim().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        match tokio::join!(waiting.commit_one(commit.clone()), cancel).0 {
+        let mut committing = pin!(waiting.commit_one(commit.clone()));
+        let answer = tokio::select! {
+            answer = &mut committing => answer,
+            () = cancelled => committing.await,
+        };
+        match answer {
             Err(StoreError::Indeterminate { commit: id, reason }) => {
                 assert_eq!(id, commit.id);
                 assert!(reason.contains(told), "{reason}");

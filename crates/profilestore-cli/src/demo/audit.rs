@@ -61,17 +61,10 @@ pub(crate) async fn audit(
         .start()
         .await
         .context("the audit could not start")?;
-    let profiles =
-        server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let market = Market::open(&server, &call.scope)?;
     let patience = Duration::from_secs_f64(call.lease_seconds) + MARGIN;
-    let (opened, times, not_opened) = open_all(&profiles, players, patience).await;
+    let (opened, times, not_opened) = open_all(&market.players, players, patience).await;
     let mut checks = vec![Check::counted("players opened in time", u64::from(players), not_opened)];
-    let trades = server
-        .store_builder("DemoTrades")
-        .scope(&call.scope)
-        .template(Default::default())
-        .build()?;
-    let market = Market { server: server.clone(), players: profiles.clone(), trades };
     let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
     let unknown = settle_edits(&desk, &mut ledger.edits, patience).await;
     checks.push(Check::counted("edits whose outcome is known", ledger.edits.count(), unknown));

@@ -128,21 +128,15 @@ pub(crate) async fn keep(
     }
 }
 
-fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
+/// This program once more, for a part of the run: with the run's store and messenger, and killed
+/// when it is dropped.
+pub(crate) fn own_program(call: &Call) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("this program's own file is not known")?;
     let mut command = Command::new(program);
+    let is_logged = std::env::var_os("PROFILESTORE_LOG").is_some();
     command
-        .arg("demo-server")
-        .args(["--scope", &call.scope])
-        .args(["--lease-seconds", &call.lease_seconds.to_string()])
-        .args(["--job", &format!("server-{slot}.{number}")])
-        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        })
+        .stderr(if is_logged { Stdio::inherit() } else { Stdio::null() })
         .kill_on_drop(true);
     // Not an argument: those can be read by everybody on the machine.
     command.env("PROFILESTORE_STORE", call.place.secret());
@@ -150,6 +144,20 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
         Some(address) => command.env("PROFILESTORE_MESSENGER", address.secret()),
         None => command.env_remove("PROFILESTORE_MESSENGER"),
     };
+    // Ctrl-C is for the parent, which then ends the servers in order.
+    #[cfg(unix)]
+    command.process_group(0);
+    Ok(command)
+}
+
+fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
+    let mut command = own_program(call)?;
+    command
+        .arg("demo-server")
+        .args(["--scope", &call.scope])
+        .args(["--lease-seconds", &call.lease_seconds.to_string()])
+        .args(["--job", &format!("server-{slot}.{number}")])
+        .stdin(Stdio::piped());
     match &call.via {
         Some(via) => command.env(VIA, via.addresses.join(",")).env(VIA_KEY, &via.key),
         None => command.env_remove(VIA),
@@ -157,9 +165,6 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
     command.envs(
         call.on_server.iter().filter(|(on, ..)| *on == slot).map(|(_, name, value)| (name, value)),
     );
-    // Ctrl-C is for the parent, who then ends the servers in order.
-    #[cfg(unix)]
-    command.process_group(0);
     command.spawn().context("a server could not be started")
 }
 

@@ -44,17 +44,10 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     server.on_error(move |message, _| {
         let _ = trouble.send(Report::Trouble { message: message.to_owned() });
     });
-    let profiles =
-        server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
-    let trades = server
-        .store_builder("DemoTrades")
-        .scope(&call.scope)
-        .template(Default::default())
-        .build()?;
-    let market = Market { server: server.clone(), players: profiles.clone(), trades };
+    let market = Market::open(&server, &call.scope)?;
     let patience = Duration::from_secs_f64(call.lease_seconds) + PATIENCE;
     let (open, answers) = Default::default();
-    let host = Arc::new(Host { server, profiles, market, desk, patience, open, answers, reports });
+    let host = Arc::new(Host { server, market, desk, patience, open, answers, reports });
     let mut watching = JoinSet::new();
     let watched = host.clone();
     watching.spawn(pace::watch(Duration::from_secs_f64(call.lease_seconds), move |late| {
@@ -88,7 +81,6 @@ struct Open {
 
 struct Host {
     server: GameServer,
-    profiles: ProfileStore<PlayerData>,
     market: Market,
     desk: Desk,
     /// How long a trade's escrow may take to be had.
@@ -197,7 +189,7 @@ impl Host {
 
     fn join(self: Arc<Self>, id: u64, player: u32) {
         let began = Instant::now();
-        let starting = self.profiles.start_session(&player_key(player));
+        let starting = self.market.players.start_session(&player_key(player));
         self.clone().wait_for(async move {
             let profile = match starting.await {
                 Ok(profile) => profile,
@@ -347,7 +339,7 @@ impl Host {
         profile: &Profile<PlayerData>,
         transfer: &Transfer,
     ) -> profilestore::Result<Sent> {
-        let sent = post(&self.profiles, transfer).await?;
+        let sent = post(&self.market.players, transfer).await?;
         // If the session is over by now, the next one sends it again, which does nothing.
         let _ = profile.update_when_free(|data| data.sent(transfer)).await;
         Ok(sent)

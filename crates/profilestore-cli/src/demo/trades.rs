@@ -130,6 +130,13 @@ pub(crate) struct Market {
 }
 
 impl Market {
+    /// A run's two stores.
+    pub(crate) fn open(server: &GameServer, scope: &str) -> Result<Self> {
+        let players = server.store_builder("Demo").scope(scope).template(PlayerData::default());
+        let trades = server.store_builder("DemoTrades").scope(scope).template(Escrow::default());
+        Ok(Self { server: server.clone(), players: players.build()?, trades: trades.build()? })
+    }
+
     /// Each gives the other an item, if there is one. Under way at once; answers with what moved.
     pub(crate) fn swap(
         &self,

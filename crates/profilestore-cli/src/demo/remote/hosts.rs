@@ -12,7 +12,7 @@ use profilestore_server::{
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     net::TcpListener,
-    process::{Child, Command},
+    process::Child,
     sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
@@ -21,7 +21,7 @@ use tokio::{
 use crate::demo::{
     Shared,
     dice::Dice,
-    fleet::{Call, Via},
+    fleet::{Call, Via, own_program},
     locked, storage,
 };
 
@@ -93,26 +93,11 @@ impl Hosts {
     }
 
     async fn try_to_run(&self, at: usize) -> anyhow::Result<Child> {
-        let program = std::env::current_exe().context("this program's own file is not known")?;
-        let mut command = Command::new(program);
+        let mut command = own_program(&self.call)?;
         command
             .args(["serve", "--json", "--listen", &self.via.addresses[at]])
             .args(["--job", &format!("host-{at}")])
-            .env("PROFILESTORE_STORE", self.call.place.secret())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() {
-                Stdio::inherit()
-            } else {
-                Stdio::null()
-            })
-            .kill_on_drop(true);
-        match &self.call.messenger {
-            Some(address) => command.env("PROFILESTORE_MESSENGER", address.secret()),
-            None => command.env_remove("PROFILESTORE_MESSENGER"),
-        };
-        #[cfg(unix)]
-        command.process_group(0);
+            .stdin(Stdio::null());
         let mut child = command.spawn().context("`profilestore serve` could not be started")?;
         let output = child.stdout.take().context("its standard output is not a pipe")?;
         // It says where it listens. What it says later is read so that it can say it.

@@ -178,6 +178,17 @@ fn first_line(error: &mlua::Error) -> String {
 
 type Handle = UserDataRef<Store>;
 
+/// What scripts get of a call's answer, at the first frame after that is there.
+async fn at_a_frame<T, R>(
+    frames: Weak<Scheduler>,
+    call: impl Future<Output = Result<T, DataStoreError>>,
+    as_told: impl FnOnce(T) -> R,
+) -> Answer<R> {
+    let answer = call.await;
+    next_frame(&frames).await;
+    answer.map(as_told).map_err(|error| text(&error))
+}
+
 /// The host's functions about data stores.
 pub(super) fn install(
     vm: &Vm,
@@ -227,27 +238,18 @@ fn install_reads(
     let (own, count) = (frames.clone(), players.clone());
     let get = move |lua: &Lua, (store, key, cached): (Handle, Value, bool)| {
         count();
-        let (key, own) = (key_of(lua, key)?, own.clone());
+        let key = key_of(lua, key)?;
         let read: futures_util::future::BoxFuture<'static, _> =
             if cached { Box::pin(store.0.get(&key)) } else { Box::pin(store.0.get_uncached(&key)) };
-        Ok(async move {
-            let read = read.await;
-            next_frame(&own).await;
-            read.map(Read::from).map_err(|error| text(&error))
-        })
+        Ok(at_a_frame(own.clone(), read, Read::from))
     };
     host.set("ds_get", vm.waiting(get)?)?;
 
     let (own, count) = (frames.clone(), players);
     let get_version = move |lua: &Lua, (store, key, version): (Handle, Value, String)| {
         count();
-        let own = own.clone();
         let read = store.0.get_version(&key_of(lua, key)?, &version);
-        Ok(async move {
-            let read = read.await;
-            next_frame(&own).await;
-            read.map(Read::from).map_err(|error| text(&error))
-        })
+        Ok(at_a_frame(own.clone(), read, Read::from))
     };
     host.set("ds_get_version", vm.waiting(get_version)?)?;
     Ok(())
@@ -263,13 +265,8 @@ fn install_writes(
     type Set = (Handle, Value, Value, Option<Table>, Option<Table>);
     let set = move |lua: &Lua, (store, key, value, user_ids, metadata): Set| {
         count();
-        let own = own.clone();
         let written = store.0.set(&key_of(lua, key)?, new_entry(lua, &value, user_ids, metadata)?);
-        Ok(async move {
-            let written = written.await;
-            next_frame(&own).await;
-            written.map(|entry| entry.info.version).map_err(|error| text(&error))
-        })
+        Ok(at_a_frame(own.clone(), written, |entry| entry.info.version))
     };
     host.set("ds_set", vm.waiting(set)?)?;
 
@@ -281,12 +278,8 @@ fn install_writes(
         let transform = Transform { function, scheduler: own.clone(), problem: problem.clone() };
         let updated = store.0.update(&key_of(lua, key)?, move |current| transform.apply(current));
         Ok(async move {
-            let updated = updated.await;
-            next_frame(&own).await;
-            if let Some(problem) = problem.lock().take() {
-                return Err(problem);
-            }
-            updated.map(Read::from).map_err(|error| text(&error))
+            let updated = at_a_frame(own, updated, Read::from).await;
+            problem.lock().take().map_or(updated, Err)
         })
     };
     host.set("ds_update", vm.waiting(update)?)?;
@@ -298,7 +291,6 @@ fn install_writes(
         if delta.fract() != 0.0 || delta.abs() > 9_007_199_254_740_991.0 {
             return refused(Code::ValueNotAllowed, "the delta of an increment is a whole number");
         }
-        let own = own.clone();
         let with = new_entry(lua, &Value::Boolean(true), user_ids, metadata)?;
         #[expect(
             clippy::cast_possible_truncation,
@@ -306,24 +298,15 @@ fn install_writes(
         )]
         let written =
             store.0.increment_with(&key_of(lua, key)?, delta as i64, with.user_ids, with.metadata);
-        Ok(async move {
-            let written = written.await;
-            next_frame(&own).await;
-            written.map(|entry| Read::from(Some(entry))).map_err(|error| text(&error))
-        })
+        Ok(at_a_frame(own.clone(), written, |entry| Read::from(Some(entry))))
     };
     host.set("ds_increment", vm.waiting(increment)?)?;
 
     let (own, count) = (frames.clone(), players);
     let remove = move |lua: &Lua, (store, key): (Handle, Value)| {
         count();
-        let own = own.clone();
         let removed = store.0.remove(&key_of(lua, key)?);
-        Ok(async move {
-            let removed = removed.await;
-            next_frame(&own).await;
-            removed.map(Read::from).map_err(|error| text(&error))
-        })
+        Ok(at_a_frame(own.clone(), removed, Read::from))
     };
     host.set("ds_remove", vm.waiting(remove)?)?;
     Ok(())
@@ -339,7 +322,6 @@ fn install_listings(
     type Versions = (Handle, Value, bool, Option<f64>, Option<f64>, Option<f64>);
     let versions = move |lua: &Lua, (store, key, descending, min, max, page_size): Versions| {
         count();
-        let own = own.clone();
         let mut query = VersionsQuery::default();
         if descending {
             query.order = Order::Descending;
@@ -349,11 +331,7 @@ fn install_listings(
             query.page_size = page_items(size)?;
         }
         let listed = store.0.list_versions(&key_of(lua, key)?, query);
-        Ok(async move {
-            let listed = listed.await;
-            next_frame(&own).await;
-            listed.map(|pages| listing(Listed::Versions(pages))).map_err(|error| text(&error))
-        })
+        Ok(at_a_frame(own.clone(), listed, |pages| listing(Listed::Versions(pages))))
     };
     host.set("ds_list_versions", vm.waiting(versions)?)?;
 
@@ -361,17 +339,12 @@ fn install_listings(
     let keys =
         move |_: &Lua, (store, prefix, page_size, exclude): (Handle, String, Option<f64>, bool)| {
             count();
-            let own = own.clone();
             let mut query = KeysQuery { prefix, exclude_removed: exclude, ..KeysQuery::default() };
             if let Some(size) = page_size {
                 query.page_size = page_items(size)?;
             }
             let listed = store.0.list_keys(query);
-            Ok(async move {
-                let listed = listed.await;
-                next_frame(&own).await;
-                listed.map(|pages| listing(Listed::Keys(pages))).map_err(|error| text(&error))
-            })
+            Ok(at_a_frame(own.clone(), listed, |pages| listing(Listed::Keys(pages))))
         };
     host.set("ds_list_keys", vm.waiting(keys)?)?;
 

@@ -226,6 +226,10 @@ impl Demo {
         if plan.via_server > 0 {
             return Err(Failure::left_out("the server over HTTP", "serve"));
         }
+        if let Some(address) = &app.messenger {
+            // Says early when it cannot be used: before there is a folder.
+            drop(address.connect().await?);
+        }
         let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
         let home = Home::new(app.named.clone(), &env).map_err(work)?;
         if let Place::Postgres(_) = home.place {
@@ -234,10 +238,6 @@ impl Demo {
         }
         // A scope of its own: players of an earlier run in the same file have another ledger.
         let scope = env.uuid().simple().to_string();
-        if let Some(address) = &app.messenger {
-            // Says early when it cannot be used.
-            drop(address.connect().await?);
-        }
         let (place, messenger) = (home.place.clone(), app.messenger.clone());
         let call = Call {
             place,

@@ -76,3 +76,17 @@ fn a_given_store_stays_and_serves_again() {
     let (passed, _, err) = demo(&["--store", "nothing:of-the-kind"]);
     assert!(!passed && err.contains("sqlite:PATH"), "{err}");
 }
+
+/// The folder for its store stayed among the temporary ones.
+#[cfg(unix)]
+#[test]
+fn a_demonstration_whose_messenger_cannot_be_used_leaves_no_folder_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_profilestore"));
+    demo.args(["demo", "--seconds", "1", "--messenger", "amqp://host"]);
+    demo.env("TMPDIR", temporary.path()).env_remove("PROFILESTORE_STORE");
+    let output = demo.env_remove("PROFILESTORE_CONFIG").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let left: Vec<_> = temporary.path().read_dir().unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(10);
+/// What a busy machine may take for anything.
+const SOON: Duration = Duration::from_secs(100);
 
 async fn register(store: &SqliteStore) -> ServerId {
     let id = ServerId(Env::system().uuid());
@@ -113,13 +114,10 @@ async fn the_thread_ends_with_the_messenger() {
     let hints = messenger.subscribe(ServerId(Env::system().uuid())).await;
     drop((hints, messenger, store));
     let log = dir.path().join("players.db-wal");
-    for _ in 0..1000 {
-        if !log.exists() {
-            return;
-        }
+    // For ever if anything keeps the file open: then the test's time limit ends it.
+    while log.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("another task keeps the file open");
 }
 
 /// Within the process; between processes the commits' notices are the hints.

@@ -1,9 +1,10 @@
 //! A process that can be stopped, continued and killed.
 
 use std::{
-    io,
+    fs, io,
     net::TcpListener,
     process::{Child, Command, ExitStatus},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -100,16 +101,16 @@ pub fn kill(pid: u32) {
 
 /// True while it has not ended.
 fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// The children of a process.
 pub fn children(parent: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // PID (NAME) STATE PARENT …, and the name may hold anything.
         let parent_of = stat
             .rsplit_once(") ")
@@ -119,7 +120,27 @@ pub fn children(parent: u32) -> Vec<u32> {
     .collect()
 }
 
-/// A free port of this machine.
+/// The first port that [`free_port`] gives.
+const FIRST_PORT: u16 = 10_000;
+
+/// How far apart the ports of two processes lie that were started one after the other.
+const APART: u32 = 31;
+
+/// A free port of this machine. It is none of those that the system gives to connections, so it is
+/// free for a server that is killed and started again, too.
 pub fn free_port() -> io::Result<u16> {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|port| port.parse::<u16>().ok());
+    let ports = u32::from(first.unwrap_or_default().saturating_sub(FIRST_PORT));
+    for _ in 0..ports {
+        // Each process begins elsewhere, since a port that was given is not yet listened at.
+        let begin = std::process::id().wrapping_mul(APART);
+        let at = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % ports;
+        let port = FIRST_PORT + u16::try_from(at).unwrap_or_default();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -13,9 +13,9 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::*;
 
-/// How long a connection may take to break and to come back: three tries of two seconds, and
-/// pauses.
-const SOON: Duration = Duration::from_secs(30);
+/// What a busy machine may take for anything. A connection breaks and comes back within three tries
+/// of two seconds, and pauses.
+const SOON: Duration = Duration::from_secs(100);
 
 fn server() -> ServerId {
     ServerId(Env::system().uuid())
@@ -76,7 +76,7 @@ async fn a_cut_connection_is_a_gap_and_its_hints_are_dropped() {
             cut.hint(you, &key("dropped")).await;
         }
     };
-    timeout(Duration::from_secs(5), saying).await.unwrap();
+    timeout(SOON, saying).await.unwrap();
     assert_eq!(cut.dropped(), 3 * HINT_QUEUE);
     proxy.set(Link::Open);
     gap_and_then_hints(&other, me, &mut mine).await;
@@ -176,10 +176,9 @@ async fn a_messenger_in_the_background_connects_later() {
     let mut nats = NatsServer::start(&[]).unwrap();
     nats.process.kill();
     let options: NatsOptions = nats.address().parse().unwrap();
-    let messenger =
-        timeout(Duration::from_secs(2), connect(options.in_background())).await.unwrap();
+    let messenger = timeout(SOON, connect(options.in_background())).await.unwrap();
     let me = server();
-    let mut hints = timeout(Duration::from_secs(2), messenger.subscribe(me)).await.unwrap();
+    let mut hints = timeout(SOON, messenger.subscribe(me)).await.unwrap();
     messenger.hint(me, &key("dropped")).await;
     assert_eq!((messenger.is_connected(), messenger.dropped()), (false, 1));
     nats.restart().unwrap();

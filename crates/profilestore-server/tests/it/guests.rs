@@ -58,13 +58,10 @@ async fn a_goodbye_just_before_the_connection_ends_is_heard() {
         let mut games = servers.into_iter().filter(|it| !it["host"].is_null());
         games.any(|it| it["state"] != "dead")
     };
-    for _ in 0..400 {
-        if !alive().await {
-            return;
-        }
+    // For ever if one that said goodbye stays alive in the store: then the time limit ends it.
+    while alive().await {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("a game server that said goodbye is still alive in the store");
 }
 
 #[tokio::test]

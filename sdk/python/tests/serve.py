@@ -74,7 +74,7 @@ async def connected(url: str | list[str], **options: Any) -> Server:
 
 async def until(what: str, is_so: Callable[[], bool | Awaitable[bool]]) -> None:
     """Waits until something is so."""
-    for _ in range(1500):
+    for _ in range(6000):
         answer: Any = is_so()
         if await answer if inspect.isawaitable(answer) else answer:
             return

@@ -254,11 +254,13 @@ class LateHost(unittest.IsolatedAsyncioTestCase):
         hosts[0].age = 60_000
         server = await connect([host.url for host in hosts], key="k", job="eu-1")
         cuts = 0
-        for _ in range(2000):
+
+        def is_other_asked() -> bool:
+            nonlocal cuts
             cuts += not server.is_connected
-            if hosts[1].greetings:
-                break
-            await asyncio.sleep(0.005)
+            return hosts[1].greetings != []
+
+        await until("the other one was asked", is_other_asked)
         resume = hosts[1].greetings[0]["resume"]
         self.assertEqual((resume["incarnation"], resume["token"], cuts), ("i", "t", 0))
         await server.close()

@@ -66,7 +66,7 @@ export class Serve {
 
 /** Waits until something is so. */
 export async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  for (let left = 1500; left > 0; left--) {
+  for (let left = 6000; left > 0; left--) {
     if (await isSo()) return;
     await new Promise((done) => setTimeout(done, 20));
   }

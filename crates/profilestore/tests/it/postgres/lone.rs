@@ -256,7 +256,7 @@ async fn a_lone_save_that_its_standby_does_not_confirm_is_indeterminate() {
     (options.clock, options.env) = (PostgresClock::Env, ManualClock::default().env(1));
     let mut all = Vec::new();
     for (name, cancelled, limit, told) in
-        [("p", false, 1, "in time"), ("q", true, 60, "synchronous replication")]
+        [("p", false, 4, "in time"), ("q", true, 60, "synchronous replication")]
     {
         options.statement_timeout = Duration::from_secs(limit);
         let waiting = PostgresStore::open(options.clone()).await.unwrap();

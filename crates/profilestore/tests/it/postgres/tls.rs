@@ -76,7 +76,7 @@ async fn certificates_and_names_are_verified() {
             }
         };
         let store =
-            tokio::time::timeout(std::time::Duration::from_secs(20), opened).await.expect("TLS");
+            tokio::time::timeout(std::time::Duration::from_secs(100), opened).await.expect("TLS");
         store.identity().await.unwrap();
         let encrypted = server
             .sql(

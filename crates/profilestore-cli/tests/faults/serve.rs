@@ -121,6 +121,15 @@ impl Place {
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
     }
 
+    /// How many game servers live that the processes host.
+    fn game_servers(&self) -> u64 {
+        let answer = get(self.addresses()[0], "/v1/servers?page_size=100", &self.key);
+        let servers: Value = serde_json::from_str(&answer).expect("a list of servers");
+        let servers = servers["items"].as_array().into_iter().flatten();
+        let alive = servers.filter(|it| !it["host"].is_null() && it["state"] != "dead");
+        alive.count() as u64
+    }
+
     /// What a profile of a store holds, or what else there is to read of it.
     pub(crate) fn read_of(&self, store: &str, key: &str, what: &str) -> Value {
         let path = format!("/v1/stores/{store}/profiles/{key}{what}");
@@ -207,6 +216,10 @@ async fn play(mut place: Place) {
     let ports = ways.each_ref().map(Proxy::port);
     let now_ms = Env::system().unix_ms();
     let fleet = Fleet::start(GAME_SERVERS, &ports, &place.key, seed, now_ms);
+    // Each has a connection to lose, however slow the machine is.
+    while place.game_servers() < GAME_SERVERS {
+        sleep(Duration::from_millis(50)).await;
+    }
     sleep(Duration::from_secs(2)).await;
     let mut dice = seed;
     let mut below = |below: u64| {

@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 
 /// How long a test waits for a frame.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often it pings while it waits.
 const PING: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::process::{Process, free_port};
 
 /// How long a server may take to come up.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// A NATS server on 127.0.0.1. Ends when it is dropped.
 #[derive(Debug)]

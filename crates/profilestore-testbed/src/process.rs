@@ -126,13 +126,17 @@ const FIRST_PORT: u16 = 10_000;
 /// How far apart the ports of two processes lie that were started one after the other.
 const APART: u32 = 31;
 
+/// The first port that the system gives to connections. None where it does not tell.
+fn first_of_connections() -> Option<u16> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    range.split_whitespace().next()?.parse().ok()
+}
+
 /// A free port of this machine. It is none of those that the system gives to connections, so it is
 /// free for a server that is killed and started again, too.
 pub fn free_port() -> io::Result<u16> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let first = range.split_whitespace().next().and_then(|port| port.parse::<u16>().ok());
-    let ports = u32::from(first.unwrap_or_default().saturating_sub(FIRST_PORT));
+    let ports = u32::from(first_of_connections().unwrap_or_default().saturating_sub(FIRST_PORT));
     for _ in 0..ports {
         // Each process begins elsewhere, since a port that was given is not yet listened at.
         let begin = std::process::id().wrapping_mul(APART);
@@ -143,4 +147,19 @@ pub fn free_port() -> io::Result<u16> {
         }
     }
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection could take the port of a server that was down, which then could not start.
+    #[test]
+    fn a_free_port_is_none_that_the_system_gives_to_connections() {
+        let (one, other) = (free_port().unwrap(), free_port().unwrap());
+        assert_ne!(one, other);
+        if let Some(first) = first_of_connections().filter(|first| *first > FIRST_PORT + 1000) {
+            assert!((FIRST_PORT..first).contains(&one) && (FIRST_PORT..first).contains(&other));
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use indicatif::{ProgressState, ProgressStyle};
 use profilestore::{
     data_store::StoreError,
     key::{is_hidden, visible},
@@ -288,6 +289,11 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// A number with its noun, with separators: `1,959 versions`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+/// A number with separators: `1,959`.
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -296,7 +302,21 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
         }
         grouped.push(digit);
     }
-    format!("{grouped} {}", if number == 1 { one } else { many })
+    grouped
+}
+
+/// How many a second, for a progress bar. A fraction of one is noise.
+fn per_second(rate: f64) -> String {
+    format!("{}/s", grouped(rate as u64))
+}
+
+/// A progress bar's style with `{rate}` in its template.
+pub(crate) fn bar_style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&per_second(state.per_sec()));
+        })
 }
 
 /// Where the library logs failed calls of the store, and what comes of them.
@@ -345,10 +365,18 @@ mod tests {
         assert_eq!(read(&shown), read(text));
     }
 
+    /// It said `3,170.4747/s`.
+    #[test]
+    fn a_rate_has_no_fraction() {
+        let shown = [3170.4747, 0.9, 0.0, f64::NAN].map(per_second);
+        assert_eq!(shown, ["3,170/s", "0/s", "0/s", "0/s"]);
+    }
+
     #[test]
     fn numbers_are_made_readable() {
         assert_eq!(count(1, "key", "keys"), "1 key");
         assert_eq!(count(1_234_567, "key", "keys"), "1,234,567 keys");
+        assert_eq!((grouped(999), grouped(1000)), ("999".into(), "1,000".into()));
         assert_eq!(
             (size(1023), size(1536), size(5 << 20)),
             ("1023 B".into(), "1.5 KB".into(), "5.0 MB".into())

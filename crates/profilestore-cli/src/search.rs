@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use profilestore::{
     ProfileKey,
     data_store::{DataStore, KeyFilter, KeyQuery, KeyState},
@@ -11,7 +11,7 @@ use profilestore::{
 };
 use tokio::time::Instant;
 
-use crate::output::{Failure, Status, count, note};
+use crate::output::{Failure, Status, bar_style, count, note};
 
 /// How many keys are looked at before the search says how far it is, and how long at most.
 const PAGE: usize = 4096;
@@ -121,8 +121,7 @@ pub(crate) fn scan_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} scan: {human_pos} keys  {per_sec}  {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style = bar_style("{spinner} scan: {human_pos} keys  {rate}  {msg}");
     let bar = ProgressBar::new_spinner().with_style(style);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar

@@ -2,12 +2,12 @@
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use profilestore::{ProfileKey, operator::BulkReport};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::output::{Failure, count, say};
+use crate::output::{Failure, bar_style, count, grouped, say};
 
 /// The same numbers of a dry run and of the edit itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -33,6 +33,8 @@ impl Counts {
     /// What became of those that are not changed.
     pub(super) fn line(self) -> String {
         let Self { unchanged, unmatched, refused, skipped, .. } = self;
+        let [unchanged, unmatched, refused, skipped] =
+            [unchanged, unmatched, refused, skipped].map(grouped);
         format!(
             "{unchanged} unchanged, {unmatched} passed over, {refused} refused, \
                 {skipped} without a profile"
@@ -103,7 +105,7 @@ pub(super) fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result
     if report.refused.len() > 20 {
         say(format_args!(
             "and {} more refused: profilestore audit --operation {operation}",
-            report.refused.len() - 20
+            grouped(report.refused.len() as u64 - 20)
         ))?;
     }
     if !report.waiting.is_empty() {
@@ -121,15 +123,25 @@ pub(super) fn progress_bar(of: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     match of {
-        Some(of) => ProgressBar::new(of)
-            .with_style(style("{bar:30} {pos}/{len} profiles  {per_sec}  {eta}  {msg}")),
-        None => ProgressBar::new_spinner().with_style(style(
-            "{spinner} {pos} profiles  {per_sec}  \
-            {msg}",
+        Some(of) => ProgressBar::new(of).with_style(bar_style(
+            "{bar:30} {human_pos}/{human_len} profiles  {rate}  {eta}  {msg}",
         )),
+        None => ProgressBar::new_spinner()
+            .with_style(bar_style("{spinner} {human_pos} profiles  {rate}  {msg}")),
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `1111 refused` stood beside `5,000 profiles edited`.
+    #[test]
+    fn what_is_not_changed_is_counted_with_separators() {
+        let counts = Counts { unmatched: 4991, refused: 1_234_567, ..Counts::default() };
+        assert_eq!(
+            counts.line(),
+            "0 unchanged, 4,991 passed over, 1,234,567 refused, 0 without a profile"
+        );
+    }
 }

@@ -101,6 +101,10 @@ pub(super) fn play(
     }
     if let Some(file) = file.get() {
         SqliteStore::check_files(file)?;
+        // Threads of the game that the process does not wait for have the file open still, so that
+        // closing it here would leave all that was saved in the log beside it. A log that another
+        // process is using stays.
+        let _ = tokio::runtime::Handle::current().block_on(file.empty_log());
     }
     Ok(if report.is_success() { Status::Fine } else { Status::Problems })
 }

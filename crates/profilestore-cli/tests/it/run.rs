@@ -72,6 +72,22 @@ fn what_a_game_saved_is_in_the_store_that_was_named() {
     assert!(!place.path("profiles.db").exists(), "only where it was told to");
 }
 
+/// All of it was in the log beside the file, which looks as if it could be deleted once no program
+/// has the file open.
+#[test]
+fn what_a_game_saved_is_in_the_file_itself_once_the_game_has_ended() {
+    let place = with_game(GAME);
+    let args =
+        ["run", "game.luau", "--players", "1:join@0s,leave@300ms", "--store", "sqlite:game.db"];
+    assert_eq!(place.ok(&args), "1 5\n");
+    for beside in ["game.db-wal", "game.db-shm"] {
+        // It may be there, or not.
+        let _ = fs::remove_file(place.path(beside));
+    }
+    let profile = place.json(&["get", "PlayerData/1", "--store", "sqlite:game.db", "--json"]);
+    assert!(profile.to_string().contains("\"Coins\":5"), "{profile}");
+}
+
 #[test]
 fn a_game_plays_on_the_store_of_the_environment() {
     let place = with_game(GAME);

@@ -66,8 +66,13 @@ fn span_from(text: &str, now_ms: i64) -> Result<Span, String> {
 
 /// True for what is meant as a date, a moment or a length of time, right or wrong.
 pub(crate) fn looks_like_a_time(text: &str) -> bool {
-    let first = text.split([' ', 'T']).next().unwrap_or_default();
-    if ["now", "today", "yesterday", "tomorrow", "in"].contains(&first) || text.ends_with(" ago") {
+    let first = text.split(' ').next().unwrap_or_default();
+    let first =
+        first.split_once('T').map(|(day, _)| day).filter(|day| !day.is_empty()).unwrap_or(first);
+    let is_day = |day: &str| day.eq_ignore_ascii_case(first);
+    if ["now", "today", "yesterday", "tomorrow", "in"].into_iter().any(is_day)
+        || text.to_ascii_lowercase().ends_with(" ago")
+    {
         return true;
     }
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -77,7 +82,32 @@ pub(crate) fn looks_like_a_time(text: &str) -> bool {
     let is_length = digits > 0
         && !rest.is_empty()
         && rest.trim_start().chars().all(|c| c.is_ascii_alphabetic());
-    is_date || is_length
+    is_date || is_length || is_sum_of_lengths(text)
+}
+
+/// True for `1h30m`, `1h 30` and `2 days, 3 hours`, which are not understood.
+fn is_sum_of_lengths(text: &str) -> bool {
+    let (mut rest, mut lengths) = (text, 0);
+    loop {
+        let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        if unit.len() == rest.len() {
+            return false;
+        }
+        let unit = unit.trim_start();
+        let more = unit.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = &unit[..unit.len() - more.len()];
+        if unit.is_empty() {
+            return lengths > 0 && more.is_empty();
+        }
+        if unit_ms(unit).is_none() {
+            return false;
+        }
+        lengths += 1;
+        rest = more.trim_start_matches([' ', ',']);
+        if rest.is_empty() {
+            return true;
+        }
+    }
 }
 
 fn written(text: &str) -> Option<Span> {
@@ -279,6 +309,41 @@ mod tests {
         }
         for wrong in ["", "m", "-1", "-1s", "NaN", "inf", "1 moon", "1m30s", "101 years", "1e12"] {
             assert!(seconds_or_length(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// They counted as version strings: `there is no such version`, with exit code 4.
+    #[test]
+    fn what_is_meant_as_a_time_is_told_from_a_version_string() {
+        for time in [
+            "1h30m",
+            "1h 30m",
+            "2h 5",
+            "2 days, 3 hours",
+            "Yesterday",
+            "TODAY 18:30",
+            "yesterdayT18:30",
+            "2H AGO",
+            "18:30",
+            "1.5h",
+            "2026-13-40",
+            "tomorrow",
+        ] {
+            assert!(looks_like_a_time(time), "{time}");
+            assert_eq!(bounds(time), None, "{time}");
+        }
+        for label in [
+            "000001A223323482.0000000004.000001A21357060A.01",
+            "D8205237-4941",
+            "3d5f",
+            "1h30x",
+            "nowhere",
+            "Today's",
+            "Text",
+            "v2",
+            "",
+        ] {
+            assert!(!looks_like_a_time(label), "{label}");
         }
     }
 

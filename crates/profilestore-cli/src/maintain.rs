@@ -107,7 +107,7 @@ impl Backup {
     async fn next(&self, app: &App, series: &Series) -> Result<Status, Failure> {
         for left in series.clear()? {
             if !app.json {
-                note(format_args!("deleted {}, of a backup that was killed", left.display()));
+                note(format_args!("deleted {}, of a backup that was broken off", left.display()));
             }
         }
         let status = self.one(app, &series.name(Env::system().unix_ms())).await?;
@@ -353,12 +353,22 @@ fn pages(bar: &ProgressBar) -> impl FnMut(u64, u64) {
     }
 }
 
-/// A disk that is full is the backup's: reading the store fills none.
+/// A disk that is full, or a file that cannot be made, is the backup's: reading the store does
+/// neither.
 fn not_written(place: &Place, to: &Path, error: &StoreError) -> Failure {
+    /// Reasons of the library that are about the new file.
+    const NEW_FILE: [&str; 3] =
+        ["the disk is full", "cannot ", "another process is writing this file"];
     match error {
-        StoreError::Unavailable { reason } if reason.starts_with("the disk is full") => {
-            let file = to.display();
-            Failure::Work(format!("the backup cannot be written: {reason}: file=`{file}`"))
+        StoreError::Unavailable { reason }
+            if NEW_FILE.iter().any(|begin| reason.starts_with(begin)) =>
+        {
+            // What cannot be made is named there.
+            let named = match reason.contains("path=`") {
+                true => String::new(),
+                false => format!(": file=`{}`", to.display()),
+            };
+            Failure::Work(format!("the backup cannot be written: {reason}{named}"))
         }
         error => not_done(place, error),
     }

@@ -406,3 +406,18 @@ fn a_restore_takes_the_place_of_an_empty_file() {
     let again = place.run(&["restore", "copy.db", "--store", "new.db"]);
     assert!(again.code == 1 && again.stderr.contains("add --force"), "{again:?}");
 }
+
+/// It said that the store cannot be used, with exit code 3.
+#[test]
+fn a_backup_that_cannot_be_written_is_no_fault_of_the_store() {
+    let place = place();
+    let ran = place.run(&["backup", "nowhere/copy.db"]);
+    let said = "error: the backup cannot be written: cannot make a file: ";
+    assert!(ran.code == 1 && ran.stderr.starts_with(said), "{ran:?}");
+    // Another backup is being made there.
+    let partial = fs::File::create(place.path("copy.db.partial")).unwrap();
+    partial.try_lock().unwrap();
+    let ran = place.run(&["backup", "copy.db"]);
+    let said = "error: the backup cannot be written: another process is writing this file: ";
+    assert!(ran.code == 1 && ran.stderr.starts_with(said), "{ran:?}");
+}

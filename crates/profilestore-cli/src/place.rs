@@ -143,8 +143,11 @@ impl Place {
     /// Fails when there is no file, or no whole one.
     pub(crate) fn check_there(&self) -> Result<(), Failure> {
         if let Self::Sqlite(path) = self {
-            let length = std::fs::metadata(path).map(|data| data.len());
-            match length {
+            let found = std::fs::metadata(path).map(|data| (data.is_dir(), data.len()));
+            match found {
+                Ok((true, _)) => {
+                    return Err(self.unusable("this is a folder, and a store is a file"));
+                }
                 Ok(_) if path.extension().is_some_and(|last| last == "partial") => {
                     return Err(self.unusable(
                         "it is unfinished: a backup or restore that was broken off left it behind, \
@@ -152,8 +155,8 @@ impl Place {
                             replaces it",
                     ));
                 }
-                Ok(1..) => {}
-                Ok(0) => {
+                Ok((_, 1..)) => {}
+                Ok((_, 0)) => {
                     return Err(self.unusable(
                         "the file is empty; it may be what a backup that was broken off left behind",
                     ));

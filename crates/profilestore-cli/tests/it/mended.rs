@@ -421,3 +421,14 @@ fn a_backup_that_cannot_be_written_is_no_fault_of_the_store() {
     let said = "error: the backup cannot be written: another process is writing this file: ";
     assert!(ran.code == 1 && ran.stderr.starts_with(said), "{ran:?}");
 }
+
+/// SQLite said `disk I/O error`.
+#[test]
+fn a_folder_is_said_to_be_no_store() {
+    let place = place();
+    fs::create_dir(place.path("game")).unwrap();
+    for args in [&["list", "--store", "game"][..], &["backup", "--verify", "game"]] {
+        let ran = place.run(args);
+        assert!(ran.code == 3 && ran.stderr.contains("this is a folder"), "{ran:?}");
+    }
+}

@@ -207,7 +207,11 @@ impl Found {
             }
         }
         for pending in &self.pending {
-            wrong.push(pending.what_to_do());
+            let what_to_do = pending.what_to_do();
+            // One vacuum makes up for all that were not ended.
+            if !wrong.contains(&what_to_do) {
+                wrong.push(what_to_do);
+            }
         }
         if self.unreadable_entries > 0 {
             wrong.push(format!(

@@ -432,3 +432,18 @@ fn a_folder_is_said_to_be_no_store() {
         assert!(ran.code == 3 && ran.stderr.contains("this is a folder"), "{ran:?}");
     }
 }
+
+/// The same line came for each vacuum that was not ended.
+#[test]
+fn status_asks_for_one_vacuum_once() {
+    let place = place();
+    let vacuum = || {
+        let operation = Env::system().uuid();
+        AuditEntry::new(operation, "vacuum", Vec::new(), Attribution::new("bob"))
+            .outcome(AuditOutcome::Pending)
+    };
+    book(&place, &[vacuum(), vacuum()]);
+    let ran = place.run(&["status"]);
+    assert!(ran.stdout.contains("pending      2 operations"), "{ran:?}");
+    assert_eq!(ran.stdout.matches("profilestore erase --vacuum\n").count(), 1, "{ran:?}");
+}

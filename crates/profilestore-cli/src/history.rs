@@ -17,7 +17,7 @@ use crate::{
     output::{Failure, Status, Table, cut, json_document, json_line, out, say, text},
     place::Store,
     times::{Span, span, time},
-    versions::{VersionArg, VersionRow, cause, cells, described, existing},
+    versions::{VersionArg, VersionRow, cause, cells, described, existing, numbered},
 };
 
 const PAGE: usize = 256;
@@ -128,7 +128,7 @@ impl History {
                     Found::Damaged => "damaged".to_owned(),
                 };
                 let row = [
-                    info.number.to_string(),
+                    numbered(info.number, info.superseded_ms, info.pinned),
                     time(info.written_ms),
                     cause(info.cause).to_owned(),
                     info.author.clone(),

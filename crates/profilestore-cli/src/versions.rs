@@ -132,10 +132,15 @@ impl<'a> VersionRow<'a> {
     }
 }
 
+/// A version's number, with what is special about it.
+pub(crate) fn numbered(number: u64, superseded_ms: Option<i64>, is_pinned: bool) -> String {
+    let current = if superseded_ms.is_none() { " current" } else { "" };
+    format!("{number}{current}{}", if is_pinned { " pinned" } else { "" })
+}
+
 pub(crate) fn cells(row: &VersionRow<'_>) -> [String; 6] {
     let size = if row.removed { "removed".to_owned() } else { size(row.bytes) };
-    let current = if row.superseded_ms.is_none() { " current" } else { "" };
-    let number = format!("{}{current}{}", row.version, if row.pinned { " pinned" } else { "" });
+    let number = numbered(row.version, row.superseded_ms, row.pinned);
     [
         number,
         time(row.written_ms),

@@ -169,6 +169,7 @@ fn one_place_of_the_data_is_shown_by_get_history_and_diff() {
     assert_eq!(values, [(&json!(2), &json!(20)), (&json!(1), &json!(10))]);
     let text = place.ok(&["history", "PlayerData/a", "--path", "/Gems"]);
     assert_eq!(text.lines().filter(|line| line.ends_with("nothing")).count(), 2, "{text}");
+    assert!(text.contains("\n2 current  "), "{text}");
     let found = |path: &str| {
         let diff = place.json(&["diff", "PlayerData/a", "1", "--path", path, "--json"]);
         diff["differences"].as_array().unwrap().len()

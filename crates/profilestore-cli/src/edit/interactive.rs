@@ -96,13 +96,20 @@ impl Written {
 
     /// Says where the file is, so that the work is not lost.
     pub(super) fn refused(&self, why: impl Display) -> Failure {
-        Failure::Work(format!("{why}: what you wrote is kept: file=`{}`", self.path.display()))
+        Failure::Work(format!("{why}{}", self.where_it_is()))
+    }
+
+    /// Nothing when the editor took the file away.
+    fn where_it_is(&self) -> String {
+        match self.path.exists() {
+            true => format!(": what you wrote is kept: file=`{}`", self.path.display()),
+            false => String::new(),
+        }
     }
 
     /// The same for an edit that failed.
     pub(super) fn kept(&self, failure: Failure) -> Failure {
-        let path = self.path.display();
-        let more = |text: String| format!("{text}: what you wrote is kept: file=`{path}`");
+        let more = |text: String| text + &self.where_it_is();
         match failure {
             Failure::Closed => Failure::Closed,
             Failure::Work(text) => Failure::Work(more(text)),

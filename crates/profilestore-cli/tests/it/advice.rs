@@ -281,6 +281,9 @@ fn what_was_written_in_the_editor_is_kept_until_the_edit_is_done() {
     fs::remove_file(path).unwrap();
     let ran = edit("sed -i s/21/25/");
     assert_eq!((ran.code, kept().len()), (0, 0), "{ran:?}");
+    // What the editor deleted is not said to be kept.
+    let ran = edit("rm");
+    assert!(ran.code == 1 && !ran.stderr.contains("is kept"), "{ran:?}");
     // An editor that is named by an empty text is none: the usual one is asked for.
     let mut command = place.command(&["edit", "PlayerData/a", "--interactive", "--yes"]);
     let vi = place.path("vi");

@@ -32,7 +32,7 @@ mod undo;
 const PAGE: usize = 256;
 
 use preview::{Preview, dry_run_one, say_line, show_before_asking};
-use report::{Counts, Row, progress_bar, show};
+use report::{Counts, Row, Without, progress_bar, show};
 use steps::Steps;
 
 /// Change the data of a profile, or of all profiles of a store
@@ -376,7 +376,12 @@ impl EditCommand {
         match app.json {
             true => json_document(&Row::new(operation, &report, seconds))?,
             false => {
-                show(operation, &report, seconds)?;
+                let without = match (self.undo, self.resume) {
+                    (Some(_), _) => Without::Change,
+                    (None, Some(_)) => Without::ProfileOrChange,
+                    (None, None) => Without::Profile,
+                };
+                show(operation, &report, without, seconds)?;
                 if self.new_too {
                     say(format_args!(
                         "new profiles get the edit too, until it is undone; see: \

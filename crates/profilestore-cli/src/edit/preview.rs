@@ -10,7 +10,10 @@ use profilestore::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{PAGE, query, report::Counts};
+use super::{
+    PAGE, query,
+    report::{Counts, Without},
+};
 use crate::{
     app::App,
     output::{Failure, Status, chain, count, json_document, note, say},
@@ -149,7 +152,7 @@ impl Preview {
             count(self.counts.edited, "profile", "profiles"),
             self.held
         ));
-        lines.push(self.counts.line());
+        lines.push(self.counts.line(Without::Profile));
         lines
     }
 }

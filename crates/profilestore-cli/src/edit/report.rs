@@ -19,8 +19,19 @@ pub(super) struct Counts {
     /// Profiles that the edit does not mean: a test or the search does not match.
     pub(super) unmatched: u64,
     pub(super) refused: u64,
-    /// Keys without a profile: removed ones, and those with only messages.
+    /// Keys without a profile: removed ones, and those with only messages. For an undo, profiles
+    /// that the undone edit did not change.
     pub(super) skipped: u64,
+}
+
+/// What the skipped ones of an edit are without.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Without {
+    Profile,
+    /// The edit is an undo.
+    Change,
+    /// An operation that is resumed may be either.
+    ProfileOrChange,
 }
 
 impl Counts {
@@ -31,13 +42,18 @@ impl Counts {
     }
 
     /// What became of those that are not changed.
-    pub(super) fn line(self) -> String {
+    pub(super) fn line(self, without: Without) -> String {
+        let without = match without {
+            Without::Profile => "a profile",
+            Without::Change => "a change to undo",
+            Without::ProfileOrChange => "a profile or a change to undo",
+        };
         let Self { unchanged, unmatched, refused, skipped, .. } = self;
         let [unchanged, unmatched, refused, skipped] =
             [unchanged, unmatched, refused, skipped].map(grouped);
         format!(
             "{unchanged} unchanged, {unmatched} passed over, {refused} refused, \
-                {skipped} without a profile"
+                {skipped} without {without}"
         )
     }
 }
@@ -82,9 +98,14 @@ impl<'a> Row<'a> {
     }
 }
 
-pub(super) fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result<(), Failure> {
+pub(super) fn show(
+    operation: Uuid,
+    report: &BulkReport,
+    without: Without,
+    seconds: f64,
+) -> Result<(), Failure> {
     let live = if report.by_holders > 0 {
-        format!(", {} of them online", count(report.by_holders, "profile", "profiles"))
+        format!(", {} of them online", grouped(report.by_holders))
     } else {
         String::new()
     };
@@ -92,7 +113,7 @@ pub(super) fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result
         "{} edited{live}, in {seconds:.1} s",
         count(report.done - report.unchanged, "profile", "profiles")
     ))?;
-    say(format_args!("{}", Counts::of(report).line()))?;
+    say(format_args!("{}", Counts::of(report).line(without)))?;
     if report.before > 0 {
         say(format_args!(
             "{} had been dealt with before",
@@ -140,7 +161,7 @@ mod tests {
     fn what_is_not_changed_is_counted_with_separators() {
         let counts = Counts { unmatched: 4991, refused: 1_234_567, ..Counts::default() };
         assert_eq!(
-            counts.line(),
+            counts.line(Without::Profile),
             "0 unchanged, 4,991 passed over, 1,234,567 refused, 0 without a profile"
         );
     }

@@ -277,8 +277,7 @@ async fn all_profiles_are_edited_while_some_are_played_and_that_is_undone() {
     ])
     .await;
     assert!(
-        undone.code == 0
-            && undone.stdout.starts_with("300 profiles edited, 30 profiles of them online"),
+        undone.code == 0 && undone.stdout.starts_with("300 profiles edited, 30 of them online"),
         "{undone:?}"
     );
     assert_eq!(game.ended.load(Ordering::SeqCst), 0, "nobody was thrown out");

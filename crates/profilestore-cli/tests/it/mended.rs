@@ -447,3 +447,20 @@ fn status_asks_for_one_vacuum_once() {
     assert!(ran.stdout.contains("pending      2 operations"), "{ran:?}");
     assert_eq!(ran.stdout.matches("profilestore erase --vacuum\n").count(), 1, "{ran:?}");
 }
+
+/// Of a profile that the edit had refused, the undo said that there is none.
+#[test]
+fn an_undo_counts_what_had_not_been_changed() {
+    let place = place();
+    fs::write(place.path("more.jsonl"), line("b", 1, &profile(20))).unwrap();
+    place.ok(&["import", "more.jsonl"]);
+    place.ok(&["edit", "PlayerData/b", "--set", "/Coins=\"many\""]);
+    let all = ["edit", "--all", "--store-name", "PlayerData", "--add", "/Coins=1", "--yes"];
+    let ran = place.run(&[&all[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &report["done"]), (1, &json!(1)), "{report}");
+    let undo = ["edit", "--undo", report["operation"].as_str().unwrap(), "--yes"];
+    let undone = place.run(&undo);
+    let counts = "0 unchanged, 0 passed over, 0 refused, 1 without a change to undo\n";
+    assert!(undone.code == 0 && undone.stdout.contains(counts), "{undone:?}");
+}

@@ -111,7 +111,10 @@ fn is_sum_of_lengths(text: &str) -> bool {
 }
 
 fn written(text: &str) -> Option<Span> {
-    let in_utc = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok();
+    // In `[Europe/Berlin]` an offset would have to be looked up, and to leave it out would be an
+    // hour wrong without a word.
+    let civil = if text.contains('[') { None } else { text.parse::<DateTime>().ok() };
+    let in_utc = || civil?.to_zoned(TimeZone::UTC).ok();
     let moment = text.parse::<Timestamp>().ok();
     let moment = moment.or_else(|| in_utc().map(|zoned| zoned.timestamp()))?;
     let first_ms = moment.as_millisecond();
@@ -310,6 +313,20 @@ mod tests {
         for wrong in ["", "m", "-1", "-1s", "NaN", "inf", "1 moon", "1m30s", "101 years", "1e12"] {
             assert!(seconds_or_length(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// The zone was left out, so that the time was another one.
+    #[test]
+    fn a_zone_without_an_offset_is_refused() {
+        let zone = "[Europe/Berlin]";
+        for text in ["2026-11-27T04:00", "2026-11-27 04:00:00", "2026-11-27"] {
+            assert!(bounds(text).is_some(), "{text}");
+            assert_eq!(bounds(&format!("{text}{zone}")), None, "{text}");
+            assert!(looks_like_a_time(&format!("{text}{zone}")), "{text}");
+        }
+        let offset = "2026-11-27T04:00:00+01:00";
+        assert!(bounds(offset).is_some());
+        assert_eq!(bounds(&format!("{offset}{zone}")), bounds(offset));
     }
 
     /// They counted as version strings: `there is no such version`, with exit code 4.

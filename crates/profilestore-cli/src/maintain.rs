@@ -227,7 +227,7 @@ impl Backup {
 
 /// Verifies a backup where it is, and leaves it as it is.
 async fn verify(app: &App, backup: &Path) -> Result<Status, Failure> {
-    let place = Place::Sqlite(backup.to_owned());
+    let place = Place::at(backup.to_owned());
     let store = place.open_to_read().await?;
     check(app, &place, store).await
 }

@@ -30,12 +30,12 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::at(path.into())),
             // Also what is misspelt behind that, so that no message repeats it.
             _ if text.starts_with("postgres") && text.contains([':', '@']) => {
                 Ok(Self::Postgres(Url::new(text)))
             }
-            None if !text.is_empty() => Ok(Self::Sqlite(text.into())),
+            None if !text.is_empty() => Ok(Self::at(text.into())),
             _ => Err("a store is named PATH, sqlite:PATH or postgres://USER@HOST:PORT/DATABASE; \
                 a file with a colon in its name needs the sqlite: before it"
                 .into()),
@@ -46,7 +46,7 @@ impl FromStr for Place {
 /// The store that is meant when none is named.
 impl Default for Place {
     fn default() -> Self {
-        Self::Sqlite("./profiles.db".into())
+        Self::at("./profiles.db".into())
     }
 }
 
@@ -127,6 +127,13 @@ impl Deref for Store {
 }
 
 impl Place {
+    /// A file, or what a link of this name leads to: SQLite has its log beside that, and so has
+    /// what was rescued from it.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        let real = if path.is_symlink() { path.canonicalize().ok() } else { None };
+        Self::Sqlite(real.unwrap_or(path))
+    }
+
     /// Opens a store that is there. Never makes one: a mistyped name must not leave a file behind.
     pub(crate) async fn open(&self) -> Result<Store, Failure> {
         self.check_there()?;

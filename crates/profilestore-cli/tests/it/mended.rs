@@ -464,3 +464,20 @@ fn an_undo_counts_what_had_not_been_changed() {
     let counts = "0 unchanged, 0 passed over, 0 refused, 1 without a change to undo\n";
     assert!(undone.code == 0 && undone.stdout.contains(counts), "{undone:?}");
 }
+
+/// Each command that writes said that the log was deleted: it was looked for beside the link.
+#[cfg(unix)]
+#[test]
+fn a_store_may_be_named_by_a_link() {
+    let place = place();
+    let (link, file) = (place.path("profiles.db"), place.path("game.db"));
+    fs::rename(&link, &file).unwrap();
+    std::os::unix::fs::symlink("game.db", &link).unwrap();
+    place.ok(&["edit", "PlayerData/a", "--add", "/Coins=1"]);
+    let get = ["get", "PlayerData/a", "--path", "/Coins", "--store", "profiles.db"];
+    assert_eq!(place.ok(&get), "11\n");
+    place.ok(&["backup", "copy.db"]);
+    place.ok(&["restore", "--force", "copy.db"]);
+    assert_eq!(place.ok(&get), "11\n");
+    assert!(link.is_symlink() && !file.is_symlink());
+}

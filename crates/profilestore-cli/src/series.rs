@@ -73,9 +73,9 @@ impl Series {
         (self.name(unix_ms).file_name()?.to_str()? == name).then_some(unix_ms)
     }
 
-    /// Deletes what backups that were broken off left behind, and says which. One that is being made
-    /// is locked by the process that makes it. One that failed on a full disk leaves its journal
-    /// alone behind.
+    /// Deletes what backups that were broken off left behind, and says which. A file that is being
+    /// written is locked by the process that writes it. A backup that failed on a full disk leaves
+    /// nothing but its journal behind.
     pub(crate) fn clear(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut cleared = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(|e| failed("read", &self.folder, &e))? {

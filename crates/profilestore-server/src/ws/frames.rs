@@ -477,11 +477,14 @@ impl Instance {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
 
-    /// The identity of a request, and a fingerprint of all that it asks for. A retry has both of
-    /// the first one's, through whichever server process it comes.
-    pub(crate) fn request(&self, i: u64, frame: &impl Serialize) -> Request {
+    /// The identity of a request, and a fingerprint of its kind and of all that it asks for. A
+    /// retry has both of the first one's, through whichever server process it comes.
+    pub(crate) fn request(&self, i: u64, kind: &str, frame: &impl Serialize) -> Request {
         let id = Sha256::new().chain_update(self.0).chain_update(i.to_be_bytes()).finalize();
-        let content = Sha256::digest(serde_json::to_vec(frame).unwrap_or_default());
+        let content = serde_json::to_vec(frame).unwrap_or_default();
+        // A save and an end have the same members.
+        let content = Sha256::new().chain_update(kind).chain_update([0_u8]).chain_update(content);
+        let content = content.finalize();
         let (mut first, mut print) = ([0; 16], [0; 8]);
         first.copy_from_slice(&id[..16]);
         print.copy_from_slice(&content[..8]);

@@ -55,8 +55,8 @@ impl Desk {
     }
 
     /// Begins a request. None: it is under way already, or was refused.
-    fn begin(&self, i: u64, frame: &impl Serialize) -> Option<Request> {
-        let request = self.guest.instance.request(i, frame);
+    fn begin(&self, i: u64, kind: &str, frame: &impl Serialize) -> Option<Request> {
+        let request = self.guest.instance.request(i, kind, frame);
         match self.guest.begin(i, request.fingerprint) {
             Begun::New => Some(request),
             Begun::Pending => None,
@@ -70,8 +70,8 @@ impl Desk {
     }
 
     /// The same for a request that counts against the window.
-    fn begin_in_window(&self, i: u64, frame: &impl Serialize) -> Option<Request> {
-        let request = self.begin(i, frame)?;
+    fn begin_in_window(&self, i: u64, kind: &str, frame: &impl Serialize) -> Option<Request> {
+        let request = self.begin(i, kind, frame)?;
         if self.guest.take_window(WINDOW) {
             return Some(request);
         }
@@ -102,7 +102,7 @@ impl Desk {
     // --- saves and ends ------------------------------------------------------------------------
 
     fn save(&self, saving: Saving) {
-        let Some(request) = self.begin(saving.i, &saving) else { return };
+        let Some(request) = self.begin(saving.i, "save", &saving) else { return };
         let (i, s, n) = (saving.i, saving.s, saving.n);
         let is_next = self.guest.bring(i, [s], Brings::Save);
         if let Err(problem) = is_next.and_then(|()| self.guest.number_grows(i, s, n)) {
@@ -140,7 +140,7 @@ impl Desk {
     }
 
     fn end(&self, ending: Ending) {
-        let Some(request) = self.begin(ending.i, &ending) else { return };
+        let Some(request) = self.begin(ending.i, "end", &ending) else { return };
         let (i, s) = (ending.i, ending.s);
         let is_next = self.guest.bring(i, [s], Brings::End);
         if let Err(problem) = is_next.and_then(|()| self.guest.number_grows(i, s, ending.n)) {
@@ -193,7 +193,7 @@ impl Desk {
             let staged = self.guest.staged(part.s, part.n);
             part.data = part.data.take().or(staged);
         }
-        self.begin(tx.i, &*tx)
+        self.begin(tx.i, "tx", &*tx)
     }
 
     /// The key is valid no more. What took effect before is answered so: the game server would save
@@ -279,7 +279,7 @@ impl Desk {
 
     /// The key is valid no more. One that was taken before is answered when it is done.
     fn send_revoked(&self, sending: &Sending) {
-        if self.begin(sending.i, sending).is_some() {
+        if self.begin(sending.i, "send", sending).is_some() {
             let detail = "the key is valid no more; a message that was sent before under this id \
                 may have been delivered";
             self.guest.refuse(sending.i, &Problem::new("unauthorized", detail));
@@ -288,7 +288,7 @@ impl Desk {
 
     fn send(&self, sending: Sending) {
         let i = sending.i;
-        if self.begin_in_window(i, &sending).is_none() {
+        if self.begin_in_window(i, "send", &sending).is_none() {
             return;
         }
         let room = WindowRoom(self.guest.clone());

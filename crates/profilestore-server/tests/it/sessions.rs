@@ -349,6 +349,26 @@ async fn the_number_of_a_save_grows_and_a_repetition_keeps_its_own() {
     assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 6 }));
 }
 
+/// Both frames have the same members. The end was taken for the save that comes again: it was
+/// answered by `ended`, and the profile stayed held.
+#[tokio::test]
+async fn an_end_under_the_number_of_a_save_is_refused_though_it_brings_the_same() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    let i = game.number();
+    let brought = json!({ "i": i, "s": 1, "n": 1, "data": { "coins": 7 } });
+    game.send(json!({ "save": brought.clone() })).await;
+    assert!(game.answer(i).await["saved"].is_object());
+    game.send(json!({ "end": brought })).await;
+    let refused = game.answer(i).await;
+    assert_eq!(refused["error"]["problem"]["kind"], "request-id-reused", "{refused}");
+    assert!(game.save(1, 2, 8, json!([])).await["saved"].is_object(), "the session goes on");
+    assert!(game.end(1, 3).await["ended"].is_object());
+    let read = served.admin().get(PLAYER).await.is(200);
+    assert_eq!((&read["data"], &read["held"]), (&json!({ "coins": 8 }), &json!(null)));
+}
+
 #[tokio::test]
 async fn a_message_is_told_once_over_a_connection_and_behind_the_resumed_session() {
     let served = Served::start().await;

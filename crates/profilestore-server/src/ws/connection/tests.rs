@@ -75,7 +75,7 @@ proptest! {
                 let again: ClientFrame = serde_json::from_str(&written).unwrap();
                 prop_assert_eq!(&serde_json::to_string(&again).unwrap(), &written);
                 let print = |frame: &ClientFrame| {
-                    Instance::new("0123456789abcdef").request(1, frame).fingerprint
+                    Instance::new("0123456789abcdef").request(1, "any", frame).fingerprint
                 };
                 prop_assert_eq!(print(&frame), print(&again));
             }

@@ -124,7 +124,7 @@ async fn no_profile_is_let_go_that_a_game_server_has_or_is_about_to_get() {
     assert_eq!(guest.number(&key), Some(8));
     let template = RawValue::from_string("{}".to_owned()).unwrap();
     let session = guest.server.start(
-        guest.instance.request(1, &()),
+        guest.instance.request(1, "start", &()),
         &key,
         HostedStart { template: Some(template), ..HostedStart::default() },
     );

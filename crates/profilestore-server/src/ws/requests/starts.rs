@@ -32,7 +32,7 @@ const FIND_TIME: Duration = Duration::from_secs(10);
 impl Desk {
     pub(super) fn start(&self, start: Start) {
         let i = start.i;
-        let Some(request) = self.begin_in_window(i, &start) else { return };
+        let Some(request) = self.begin_in_window(i, "start", &start) else { return };
         let key =
             self.profile(&start.store, start.scope.as_deref(), &start.key, Scope::SessionsHold);
         let key = key.and_then(|key| self.guest.starting(start.s, &key).map(|()| key));
@@ -61,11 +61,11 @@ impl Desk {
     /// The key is valid no more: nothing is opened with it. What was taken before is answered, also
     /// when it is sent again: the session that it opened may be saved and ended.
     pub(super) fn start_revoked(&self, start: Start) {
-        let request = self.guest.instance.request(start.i, &start);
+        let request = self.guest.instance.request(start.i, "start", &start);
         if self.guest.started_before(start.s, request.id).is_some() {
             return self.start(start);
         }
-        if self.begin(start.i, &start).is_some() {
+        if self.begin(start.i, "start", &start).is_some() {
             self.guest.refuse(start.i, &revoked());
         }
     }

@@ -256,11 +256,8 @@ async fn greet(
     let Some(resume) = resume else {
         let token = new_token()?;
         let server = hub.host()?.register(registration(&token)).await?;
-        return Ok((
-            hub.enter(Guest::new(server, instance, token, sdk.as_deref())),
-            None,
-            Vec::new(),
-        ));
+        let guest = Guest::new(server, instance, token, sdk.as_deref());
+        return Ok((hub.enter(guest).await, None, Vec::new()));
     };
     let mut sessions = resume.named.sessions;
     let mut more = resume.named.more;
@@ -289,10 +286,13 @@ async fn greet(
         _ => return Err(Problem::new("internal", "the resume has come to something unknown")),
     };
     let known = hub.guest(server.incarnation()).filter(|guest| guest.instance == instance);
-    let guest = known.unwrap_or_else(|| {
-        let guest = Guest::new(server, instance, token, sdk.as_deref());
-        hub.enter(if how == ResumedAs::Same { guest.taken_over() } else { guest })
-    });
+    let guest = match known {
+        Some(known) => known,
+        None => {
+            let guest = Guest::new(server, instance, token, sdk.as_deref());
+            hub.enter(if how == ResumedAs::Same { guest.taken_over() } else { guest }).await
+        }
+    };
     Ok((guest, Some(how), sessions))
 }
 

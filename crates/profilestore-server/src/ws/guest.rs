@@ -71,6 +71,8 @@ struct State {
     staged: HashMap<(u64, u64), Box<RawValue>>,
     staged_bytes: usize,
     waiting: usize,
+    /// Another run of the SDK has resumed the game server here.
+    has_made_way: bool,
     /// The profiles that are let go because their start was called off.
     letting_go: HashSet<ProfileKey>,
 }
@@ -174,10 +176,13 @@ impl Guest {
     pub(crate) fn attach(&self, outbox: Outbox, welcome: &ServerFrame) -> u64 {
         let mut state = self.state.lock();
         state.connection += 1;
+        if state.has_made_way {
+            outbox.replaced();
+            return state.connection;
+        }
         outbox.send(welcome);
         if let Some(before) = state.outbox.replace(outbox) {
-            before.close(4000, "another connection took this one's place");
-            before.over.notify_one();
+            before.replaced();
         }
         // It comes again, before the transaction that it is for.
         state.staged.clear();
@@ -195,6 +200,33 @@ impl Guest {
             state.outbox = None;
             self.heard.send_replace(false);
         }
+    }
+
+    /// Another run of the SDK has resumed the game server here. The connection ends, and no other
+    /// one of this run begins. When this is over, nothing is told to it any more: what there is to
+    /// tell is for the run that goes on.
+    pub(crate) async fn make_way(&self) {
+        self.give_up();
+        if self.server.stopped().is_some() {
+            // It was of an earlier hosting, and is told so.
+            return;
+        }
+        self.leave_connection();
+        drop(self.telling.lock().await);
+    }
+
+    fn leave_connection(&self) {
+        let mut state = self.state.lock();
+        state.has_made_way = true;
+        state.connection += 1;
+        if let Some(outbox) = state.outbox.take() {
+            outbox.replaced();
+            self.heard.send_replace(false);
+        }
+    }
+
+    pub(crate) fn has_made_way(&self) -> bool {
+        self.state.lock().has_made_way
     }
 
     /// The connection has fallen silent, or was heard of again.

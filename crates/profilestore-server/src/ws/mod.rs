@@ -81,23 +81,29 @@ impl Hub {
     }
 
     /// Enters a guest. When another greeting of the same game server was faster, a connection may
-    /// have that one's guest already: then it is the one.
-    fn enter(&self, guest: Guest) -> Arc<Guest> {
+    /// have that one's guest already: then it is the one. A guest of another run of the SDK makes
+    /// way.
+    async fn enter(&self, guest: Guest) -> Arc<Guest> {
+        let (guest, before) = self.put(guest);
+        if let Some(before) = before {
+            before.make_way().await;
+        }
+        guest
+    }
+
+    /// The guest that is the one, and the one before whose place it took.
+    fn put(&self, guest: Guest) -> (Arc<Guest>, Option<Arc<Guest>>) {
         let mut guests = self.guests.lock();
         let known = guests.get(&guest.server.incarnation());
         let is_it = |known: &&Arc<Guest>| {
             known.instance == guest.instance && known.server.stopped().is_none()
         };
         if let Some(known) = known.filter(is_it) {
-            return known.clone();
+            return (known.clone(), None);
         }
         let guest = Arc::new(guest);
         let before = guests.insert(guest.server.incarnation(), guest.clone());
-        drop(guests);
-        if let Some(before) = before {
-            before.give_up();
-        }
-        guest
+        (guest, before)
     }
 
     /// One that is hosted here. What stopped before this process took the game server over again is

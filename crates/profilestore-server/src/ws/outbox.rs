@@ -48,6 +48,12 @@ impl Outbox {
         }
     }
 
+    /// A later connection of the game server takes the place of this one.
+    pub(crate) fn replaced(&self) {
+        self.close(4000, "another connection took this one's place");
+        self.over.notify_one();
+    }
+
     /// Closes the connection behind what was sent before.
     pub(crate) fn close(&self, code: u16, reason: &'static str) {
         let close = CloseFrame { code, reason: reason.into() };

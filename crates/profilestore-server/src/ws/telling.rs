@@ -23,6 +23,9 @@ pub(super) async fn tell(
     outbox: Outbox,
 ) {
     let _alone = guest.telling.lock().await;
+    if guest.has_made_way() {
+        return;
+    }
     if let Some(why) = guest.server.stopped() {
         // The connection before may have been told, which is over: it is told once otherwise.
         tell_event(&guest, Event::Stopped(why));

@@ -64,6 +64,30 @@ async fn a_goodbye_just_before_the_connection_ends_is_heard() {
     }
 }
 
+/// As when a game server's process is started anew with the token that it had written down.
+#[tokio::test]
+async fn another_run_that_resumes_a_game_server_is_told_all_and_the_run_before_nothing() {
+    let served = Served::start().await;
+    let mut before = game(&served, "eu-1").await;
+    let epoch = before.start(1, "user-1").await["epoch"].clone();
+    let mut anew = game(&served, "eu-1").await;
+    anew.welcome = before.welcome.clone();
+    let named = json!([[1, "PlayerData", "global", "user-1", epoch]]);
+    assert!(anew.resume(served.address, named).await);
+    assert_eq!(anew.welcome["incarnation"], before.welcome["incarnation"]);
+    assert_eq!(anew.expect("resumed").await["s"], 1);
+    send_to(&served, "user-1", "a gift").await;
+    assert_eq!(anew.expect("message").await["body"], "a gift");
+    // Its connection is closed by now, or this is not taken any more.
+    let save = json!({ "save": { "i": 999, "s": 1, "n": 999, "data": { "coins": 999 } } });
+    before.try_send_text(save.to_string()).await;
+    before.try_send_text(json!({ "bye": {} }).to_string()).await;
+    assert!(!before.comes("saved", Duration::from_secs(1)).await);
+    assert!(anew.save(1, 1, 7, json!([])).await["saved"].is_object());
+    let read = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);
+    assert_eq!(read["data"], json!({ "coins": 7 }));
+}
+
 #[tokio::test]
 async fn the_author_of_a_sessions_writes_is_the_key_and_not_only_what_the_client_calls_itself() {
     let served = Served::start().await;

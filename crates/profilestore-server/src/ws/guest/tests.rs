@@ -64,8 +64,38 @@ async fn two_greetings_of_one_game_server_at_once_give_one_guest() {
     let first = guest().await;
     let instance = Instance::new("0123456789abcdef");
     let second = Guest::new(first.server.clone(), instance, "token".to_owned(), None);
-    let first = hub.enter(first);
-    assert!(Arc::ptr_eq(&hub.enter(second), &first), "the first may have begun starts");
+    let first = hub.enter(first).await;
+    assert!(Arc::ptr_eq(&hub.enter(second).await, &first), "the first may have begun starts");
+}
+
+/// Both went on. The connection of before was told what the other one had to know, and its goodbye
+/// ended the game server.
+#[tokio::test]
+async fn a_connection_ends_when_another_run_of_its_sdk_resumes_the_game_server() {
+    let hub = Hub::new(None);
+    let before = hub.enter(guest().await).await;
+    let (outbox, mut sent) = Outbox::new("".into());
+    let connection = before.attach(outbox.clone(), &ServerFrame::Heard { n: 1 });
+    let (_ping, pings) = tokio::sync::mpsc::unbounded_channel();
+    let telling = tokio::spawn(tell(before.clone(), pings, outbox.clone()));
+    tokio::task::yield_now().await;
+    let other = Instance::new("fedcba9876543210");
+    let other = Guest::new(before.server.clone(), other, "token".to_owned(), None);
+    let entering = tokio::spawn(async move { hub.enter(other).await });
+    outbox.over.notified().await;
+    assert!(!entering.is_finished(), "something may be told yet");
+    telling.abort();
+    let now = entering.await.unwrap();
+    assert!(!Arc::ptr_eq(&now, &before) && !before.is_current(connection));
+    assert!(matches!(sent.recv().await, Some(Message::Text(_))));
+    let Some(Message::Close(Some(why))) = sent.recv().await else { panic!("it is closed") };
+    assert_eq!(why.code, 4000);
+    // One whose greeting was on its way has come too late.
+    let (outbox, mut sent) = Outbox::new("".into());
+    before.attach(outbox.clone(), &ServerFrame::Heard { n: 2 });
+    assert!(matches!(sent.recv().await, Some(Message::Close(_))));
+    let (_ping, pings) = tokio::sync::mpsc::unbounded_channel();
+    tell(before, pings, outbox).await;
 }
 
 #[tokio::test]

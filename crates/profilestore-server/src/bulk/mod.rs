@@ -16,7 +16,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use profilestore::{
     Attribution, Edit, Error, ErrorKind, GameServer,
-    audit::{UnreadableEntry, undoing},
+    audit::{AuditQuery, UnreadableEntry, audit_entries, undoing},
     data_store::{DataStore, DataStoreExt as _, StoreError},
     env::Env,
     operator::{BulkEdit, BulkProgress, BulkReport, EditScope},
@@ -172,15 +172,13 @@ impl BulkEdits {
         Err(Problem::new("busy", "the operation kept changing"))
     }
 
-    /// Whether the library has an operation under this identity: one of the program's, since those
-    /// that are begun here are kept here first.
+    /// Whether something is booked under this identity: an operation of the program, since those
+    /// that are begun here are kept here first, or an edit or a rollback of one profile. That one
+    /// would count as edited before, and an undo would take the single edit back.
     async fn is_known(&self, operation: Uuid) -> Result<bool, Problem> {
-        match BulkEdit::resume(&*self.store, operation).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Invalid => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let query = AuditQuery { operation: Some(operation), ..AuditQuery::default() };
+        let page = audit_entries(&*self.store, &query).await?;
+        Ok(!page.entries.is_empty() || !page.unreadable.is_empty())
     }
 
     /// Lets it go on here, unless it is done or goes on here already. A run elsewhere stops within

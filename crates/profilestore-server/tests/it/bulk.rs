@@ -383,6 +383,22 @@ async fn an_edit_of_a_process_that_stops_is_paused_and_goes_on_at_another_one() 
     assert!(desk.shutdown().await.is_complete());
 }
 
+/// That profile counted as edited before, and an undo took its single edit back.
+#[tokio::test]
+async fn an_edit_of_many_under_the_key_of_an_edit_of_one_is_refused() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    fill(&served.store, (0..3).map(player)).await;
+    let id = operation();
+    let edit =
+        admin.header("Idempotency-Key", &id).header("Content-Type", "application/json-patch+json");
+    let path = "/v1/stores/PlayerData/profiles/p00001/edits";
+    edit.post(path, r#"[{"op":"increase","path":"/coins","by":100}]"#).await.is(200);
+    refused(&begin(&admin, &id, &increase(10)).await, 422, "idempotency-key-reused");
+    refused(&admin.get(&format!("{EDITS}/{id}")).await, 404, "not-found");
+    assert_eq!(found(&admin, "%2Fcoins%20%3E=%2010").await, 1, "the edit of one, and no other");
+}
+
 #[tokio::test]
 async fn an_edit_that_the_program_has_undone_is_not_undone_once_more() {
     let served = Served::start().await;

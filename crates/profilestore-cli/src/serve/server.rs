@@ -1,6 +1,6 @@
 //! `serve`: settings, the store, the first key, and listening until a signal comes.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use profilestore::{
     Attribution, GameServer, Settings,
@@ -53,7 +53,7 @@ impl Serve {
         let Settled { config, app } = settled.map_err(|wrong| Failure::Usage(wrong.join("; ")))?;
         let store = app.place.open_or_create().await?;
         store.for_writing()?;
-        let first = first_key(&config, &store).await?;
+        let makes_key = makes_first_key(&config, &store).await?;
         let listener =
             Server::bind(&config).await.map_err(|error| Failure::Work(error.to_string()))?;
         let messenger = match &app.messenger {
@@ -94,6 +94,8 @@ impl Serve {
         };
         let token = http.open_setup().await.map_err(failure)?;
         let link = token.map(|token| format!("{url}/#/setup?token={token}"));
+        // When nothing can fail any more: it is shown this once.
+        let first = if makes_key { Some(first_key(&store).await?) } else { None };
         tell(&app, &url, first.as_deref(), link.as_deref())?;
         let finished = listener.serve(router, async {
             let stopped = match stopped {
@@ -182,28 +184,51 @@ async fn checked(settled: Result<Settled, Vec<String>>) -> Result<Status, Failur
             {
                 wrong.push(error.to_string());
             }
-            let is_new = matches!(&app.place, Place::Sqlite(path) if !path.exists());
-            match app.place.open().await {
-                Ok(store) => match store.for_writing().and(usable_keys(&store).await) {
-                    Ok(keys) => {
-                        say(format_args!("keys    {}", keys.len()))?;
-                        if keys.is_empty() && !config.is_local() {
-                            wrong.push(no_key().to_string());
-                        }
-                    }
-                    Err(error) => wrong.push(error.to_string()),
-                },
-                Err(_) if is_new && config.is_local() => {
-                    say(format_args!("keys    the first start makes store and key"))?;
-                }
-                Err(error) => wrong.push(error.to_string()),
+            if let Some(Err(error)) = app.messenger.as_ref().map(Address::nats) {
+                wrong.push(error.to_string());
             }
+            check_store(&config, &app.place, &mut wrong).await?;
         }
     }
     for problem in &wrong {
         say(format_args!("wrong   {problem}"))?;
     }
     Ok(if wrong.is_empty() { Status::Fine } else { Status::Problems })
+}
+
+/// The same of the store, and of the keys in it.
+async fn check_store(
+    config: &Config,
+    place: &Place,
+    wrong: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let file = match place {
+        Place::Sqlite(path) if !path.exists() => Some(&**path),
+        _ => None,
+    };
+    if let Some(folder) = file.and_then(Path::parent)
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        wrong.push(format!("there is no such folder: folder=`{}`", folder.display()));
+        return Ok(());
+    }
+    match place.open().await {
+        Ok(store) => match store.for_writing().and(usable_keys(&store).await) {
+            Ok(keys) => {
+                say(format_args!("keys    {}", keys.len()))?;
+                if keys.is_empty() && !config.is_local() {
+                    wrong.push(no_key().to_string());
+                }
+            }
+            Err(error) => wrong.push(error.to_string()),
+        },
+        Err(_) if file.is_some() && config.is_local() => {
+            say(format_args!("keys    the first start makes store and key"))?;
+        }
+        Err(error) => wrong.push(error.to_string()),
+    }
+    Ok(())
 }
 
 async fn usable_keys(store: &Store) -> Result<Vec<KeyRecord>, Failure> {
@@ -222,20 +247,23 @@ fn no_key() -> Failure {
     )
 }
 
-/// Makes a key when there is none that is valid, if nobody else could use the moment.
-async fn first_key(config: &Config, store: &Store) -> Result<Option<String>, Failure> {
-    if !usable_keys(store).await?.is_empty() {
-        return Ok(None);
-    }
-    if !config.is_local() {
+/// Whether there is no valid key, so that one is to be made. Fails where others could use the
+/// moment.
+async fn makes_first_key(config: &Config, store: &Store) -> Result<bool, Failure> {
+    let is_needed = usable_keys(store).await?.is_empty();
+    if is_needed && !config.is_local() {
         return Err(no_key());
     }
+    Ok(is_needed)
+}
+
+async fn first_key(store: &Store) -> Result<String, Failure> {
     let new =
         NewKey { name: "first".to_owned(), scopes: [Scope::Admin].into(), ..NewKey::default() };
     let by = Attribution::new("serve").because("the first start");
     let added = Keys::new(store.any(), Env::system()).add(new, &by).await;
     let (_, key) = added.map_err(key_failure)?;
-    Ok(Some(key))
+    Ok(key)
 }
 
 fn tell(app: &App, url: &str, key: Option<&str>, link: Option<&str>) -> Result<(), Failure> {

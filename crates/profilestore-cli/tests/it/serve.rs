@@ -103,6 +103,21 @@ fn the_first_start_makes_store_and_key_and_the_next_one_finds_both() {
     assert!(ran.contains("coins"), "{ran}");
 }
 
+/// The key was made before the address was taken, and no start ever showed it.
+#[test]
+fn a_first_start_that_cannot_listen_leaves_the_key_to_the_next_one() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let failed = place.run(&["serve", "--listen", &address]);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(failed.stderr.contains("cannot listen"), "{failed:?}");
+    let next = Running::start(&place, &[]);
+    let key = next.key.clone().expect("the next start makes the key");
+    assert_eq!(next.ask(&key, "GET", "/v1/keys", "", "").0, 200);
+    assert_eq!(next.stop(), 0);
+}
+
 #[test]
 fn keys_are_made_and_revoked_by_command_while_a_server_runs() {
     let place = Place::new();
@@ -190,6 +205,19 @@ fn check_says_what_is_wrong_and_changes_nothing() {
     assert!(named.contains("store   sqlite:other.db"), "{named}");
     let flag = ["serve", "--check", "--config", "serve.toml", "--store", "sqlite:third.db"];
     assert!(place.ok(&flag).contains("store   sqlite:third.db"));
+}
+
+/// Both were called right, and `serve` then failed with them.
+#[test]
+fn check_looks_at_the_messenger_and_at_the_folder_of_a_store_that_is_to_be_made() {
+    let place = Place::new();
+    let told = place.run(&["serve", "--check", "--messenger", "amqp://me:hush@host"]);
+    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(told.stdout.matches("wrong   ").count(), 1, "{told:?}");
+    assert!(!told.stdout.contains("hush"), "{told:?}");
+    let told = place.run(&["serve", "--check", "--store", "sqlite:none/profiles.db"]);
+    assert_eq!(told.code, 1, "{told:?}");
+    assert!(told.stdout.contains("wrong   there is no such folder: folder=`none`"), "{told:?}");
 }
 
 #[test]

@@ -298,7 +298,8 @@ impl Guest {
         }
     }
 
-    /// Notes what a request brings. Fails when the same of one of its sessions is unanswered.
+    /// Notes what a request brings. Fails when the same of one of its sessions is unanswered, or the
+    /// session has not begun.
     pub(crate) fn bring(
         &self,
         i: u64,
@@ -306,9 +307,13 @@ impl Guest {
         what: Brings,
     ) -> Result<(), Problem> {
         let mut state = self.state.lock();
-        let State { pending, brought, .. } = &mut *state;
+        let State { pending, brought, sessions: entries, .. } = &mut *state;
         let Some(pending) = pending.get_mut(&i) else { return Ok(()) };
         for s in sessions {
+            if entries.get(&s).is_some_and(Entry::is_starting) {
+                let detail = format!("the session has not begun; wait for `started`: s=`{s}`");
+                return Err(Problem::invalid(detail));
+            }
             if !brought.insert((s, what)) {
                 let name = match what {
                     Brings::Save => "save",

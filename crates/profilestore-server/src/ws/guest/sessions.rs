@@ -89,6 +89,11 @@ impl Entry {
         }
     }
 
+    /// Whether its start is under way.
+    pub(super) fn is_starting(&self) -> bool {
+        self.session.is_none() && self.phase != Phase::Adopting
+    }
+
     /// A new connection: all that is so is told to it again, but for the end of a session.
     pub(super) fn forget_told(&mut self) {
         self.messages.clear();
@@ -109,8 +114,7 @@ impl Guest {
     pub(crate) fn keep_named(&self, is_named: impl Fn(u64) -> bool) {
         let mut state = self.state.lock();
         let known = |s: &u64, entry: &mut Entry| {
-            let is_starting = entry.session.is_none() && entry.phase != Phase::Adopting;
-            is_named(*s) || is_starting || entry.started_by.is_some()
+            is_named(*s) || entry.is_starting() || entry.started_by.is_some()
         };
         state.sessions.retain(known);
         let State { sessions, numbers, .. } = &mut *state;

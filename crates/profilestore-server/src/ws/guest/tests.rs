@@ -197,6 +197,22 @@ async fn a_second_save_of_a_session_is_refused_while_the_first_is_unanswered() {
     brings(6, 7, Brings::Save).unwrap();
 }
 
+/// It was answered that the session is over, and what is typed all at once seemed lost.
+#[tokio::test]
+async fn a_save_before_its_start_is_answered_is_told_to_wait() {
+    let guest = guest().await;
+    let key = ProfileKey::new("PlayerData", "global", "user-1").unwrap();
+    guest.starting(7, &key).unwrap();
+    assert!(matches!(guest.begin(2, 2), Begun::New));
+    let problem = guest.bring(2, [7], Brings::Save).unwrap_err();
+    assert!(problem.to_string().contains("wait for `started`: s=`7`"), "{problem}");
+    guest.refuse(2, &problem);
+    // One of a session that a resume looks for waits by itself.
+    guest.expect(7, &key);
+    assert!(matches!(guest.begin(3, 3), Begun::New));
+    guest.bring(3, [7], Brings::Save).unwrap();
+}
+
 /// A game server that names sessions which are not there had the store asked about each at once.
 #[tokio::test]
 async fn no_frame_is_taken_while_very_many_requests_are_under_way() {

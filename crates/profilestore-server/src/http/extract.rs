@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{HeaderMap, HeaderName, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -210,7 +210,13 @@ pub(crate) fn expected(key: &ProfileKey, headers: &HeaderMap) -> Result<Expected
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, Some("*")) => Ok(Expected::Absent),
         (Some(tag), None) if tag != "*" => parse_etag(key, tag).ok_or_else(|| {
-            let detail = "If-Match is no ETag of this profile; read the profile again";
+            let detail = match tag.starts_with("W/") {
+                true => {
+                    "If-Match is a weak ETag, as a proxy makes of one when it compresses; send the \
+                    `etag` of the body that was read"
+                }
+                false => "If-Match is no ETag of this profile; read the profile again",
+            };
             Problem::new("changed", detail).about(key)
         }),
         _ => {
@@ -219,6 +225,15 @@ pub(crate) fn expected(key: &ProfileKey, headers: &HeaderMap) -> Result<Expected
             Err(Problem::new("precondition-required", detail))
         }
     }
+}
+
+/// Whether the sender says with `If-None-Match` that it has this already. A proxy that compresses
+/// makes an ETag weak, which is no matter here.
+pub(crate) fn has_it(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(header::IF_NONE_MATCH).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    let mut known = lines.flat_map(|line| line.split(',')).map(str::trim);
+    known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
 /// The ETag of what a key holds.
@@ -256,7 +271,10 @@ fn parse_etag(key: &ProfileKey, tag: &str) -> Option<Expected> {
 
 /// The header `Idempotency-Key`, with or without the quotes that its draft has.
 fn idempotency_key(headers: &HeaderMap) -> Result<&str, Problem> {
-    let value = headers.get(IDEMPOTENCY_KEY).and_then(|value| value.to_str().ok());
+    let value = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::to_str).transpose();
+    let value = value.map_err(|_| {
+        Problem::invalid("the header `Idempotency-Key` has characters that are not of ASCII")
+    })?;
     let value = value.map(str::trim).filter(|value| !value.is_empty());
     let value = value.ok_or_else(|| {
         Problem::invalid(
@@ -366,6 +384,25 @@ mod tests {
         assert_eq!(parse_etag(&other, &tag), None, "of another profile");
     }
 
+    /// Behind a proxy that compresses, no answer was 304, and no write said why it was refused.
+    #[test]
+    fn an_etag_that_a_proxy_made_weak_is_known_when_reading_and_explained_when_writing() {
+        let key = ProfileKey::new("S", "global", "a").unwrap();
+        let tag = format_etag(&key, Incarnation(Uuid::from_u128(7)), 3, 9);
+        let given = |name: HeaderName, values: &[&str]| {
+            let value = |value: &&str| HeaderValue::from_str(value).unwrap();
+            values.iter().map(|it| (name.clone(), value(it))).collect::<HeaderMap>()
+        };
+        let known = |values: &[&str]| has_it(&given(header::IF_NONE_MATCH, values), &tag);
+        let weak = format!("W/{tag}");
+        assert!(known(&[&tag]) && known(&[&weak]) && known(&["*"]));
+        assert!(known(&["\"x\"", &format!("\"y\", {weak}")]));
+        assert!(!known(&[]) && !known(&["\"x\""]) && !known(&[&tag[1..]]));
+        let refused = expected(&key, &given(header::IF_MATCH, &[&weak])).unwrap_err();
+        assert!(refused.to_string().contains("weak ETag"), "{refused}");
+        assert!(expected(&key, &given(header::IF_MATCH, &[&tag])).is_ok());
+    }
+
     #[test]
     fn a_message_is_named_by_a_uuid_or_by_time_and_name() {
         let named = |text: &str| {
@@ -380,6 +417,12 @@ mod tests {
             assert!(named(wrong).is_err(), "{wrong}");
         }
         assert!(message_id(&HeaderMap::new()).is_err());
+        // It was said to be missing.
+        let mut headers = HeaderMap::new();
+        let order = HeaderValue::from_bytes("1795000000000:é".as_bytes()).unwrap();
+        headers.insert(IDEMPOTENCY_KEY, order);
+        let refused = message_id(&headers).unwrap_err();
+        assert!(refused.to_string().contains("not of ASCII"), "{refused}");
     }
 
     #[test]

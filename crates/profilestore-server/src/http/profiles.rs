@@ -23,7 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     edits::edit_of,
     extract::{
-        Content, InPath, Named, Params, Reason, etag, etag_of, expected, key_token, moment,
+        Content, InPath, Named, Params, Reason, etag, etag_of, expected, has_it, key_token, moment,
         page_size, parse_key_token, user,
     },
     search::{Found, FoundBy, filter, list as listed, search, waiting},
@@ -199,8 +199,7 @@ async fn read(
         return Err(no_profile(&key));
     }
     let tag = etag(incarnation, &state);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    if known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag)) {
+    if has_it(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let info = state.head.take();

@@ -298,8 +298,8 @@ impl Guest {
         }
     }
 
-    /// Notes what a request brings. Fails when the same of one of its sessions is unanswered, or the
-    /// session has not begun.
+    /// Notes what a request brings. Fails when the same of one of its sessions is unanswered, or
+    /// the session has not begun.
     pub(crate) fn bring(
         &self,
         i: u64,

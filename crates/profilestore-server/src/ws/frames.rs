@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use profilestore::{
     UserId, WhenHeld,
+    audit::MAX_REASON_BYTES,
     data_store::CommitId,
     hosting::{EditDone, HostedStart, Request, Save},
     migration::DataVersion,
@@ -245,7 +246,12 @@ pub(crate) struct EditOutcome {
 
 impl EditOutcome {
     fn done(self) -> EditDone {
-        EditDone { operation: self.op, refused: self.refused }
+        // It is for people, and goes into the audit log.
+        let refused = self.refused.map(|mut why| {
+            why.truncate(why.floor_char_boundary(MAX_REASON_BYTES));
+            why
+        });
+        EditDone { operation: self.op, refused }
     }
 }
 

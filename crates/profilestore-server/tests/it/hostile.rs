@@ -11,7 +11,7 @@ use proptest::{
 };
 use serde_json::json;
 
-use crate::Served;
+use crate::{Served, operation, refused};
 
 /// How many are sent over one connection.
 const OVER_ONE: usize = 100;
@@ -44,4 +44,31 @@ async fn almost_frames_harm_no_game_server_that_plays() {
     assert!(!plays.comes("closed", Duration::ZERO).await);
     let stored = served.admin().get("/v1/stores/PlayerData/profiles/player").await.is(200);
     assert_eq!(stored["data"], json!({ "coins": saves }));
+}
+
+/// The reason went into the audit log however long it was.
+#[tokio::test]
+async fn why_a_game_server_refused_an_edit_is_kept_in_2000_bytes() {
+    let served = Served::start().await;
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    game.start(1, "player").await;
+    let edit = served
+        .admin()
+        .header("Content-Type", "application/json-patch+json")
+        .header("Idempotency-Key", &operation());
+    let asked = tokio::spawn(async move {
+        let body = r#"[{"op":"increase","path":"/coins","by":1}]"#;
+        edit.post("/v1/stores/PlayerData/profiles/player/edits", body).await
+    });
+    let op = game.expect("edit").await["op"].clone();
+    let i = game.number();
+    game.send(json!({ "save": {
+        "i": i, "s": 1, "n": 1, "data": { "coins": 0 },
+        "edits_done": [{ "op": op, "refused": "é".repeat(100_000) }],
+    } }))
+    .await;
+    assert!(game.answer(i).await["saved"].is_object());
+    let answer = asked.await.unwrap();
+    refused(&answer, 422, "edit-refused");
+    assert_eq!(answer.json()["detail"].as_str().unwrap().matches('é').count(), 1000);
 }

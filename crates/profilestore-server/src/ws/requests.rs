@@ -258,7 +258,12 @@ impl Desk {
             parts.push((s, n, Part { session, save }));
         }
         let gifts = tx.gifts.into_iter().map(|gift| self.gift(gift));
-        let gifts = gifts.collect::<Result<_, _>>().map_err(Unready::Wrong)?;
+        let gifts = gifts.collect::<Result<Vec<_>, _>>().map_err(Unready::Wrong)?;
+        let mut named = BTreeSet::new();
+        if let Some(twice) = gifts.iter().find(|gift| !named.insert((&gift.to, &gift.id))) {
+            let detail = format!("two gifts to a profile have one id: id=`{}`", twice.id);
+            return Err(Unready::Wrong(Problem::invalid(detail).about(&twice.to)));
+        }
         Ok((parts, gifts, tx.deadline_ms.map(Duration::from_millis)))
     }
 

@@ -139,6 +139,27 @@ async fn a_trade_is_made_as_a_whole_or_not_at_all() {
     assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
 }
 
+/// It counted as an error of the store.
+#[tokio::test]
+async fn two_gifts_of_a_trade_under_one_id_are_refused_before_the_store_is_asked() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    let now = profilestore::env::Env::system().unix_ms();
+    let gift = |key: &str| json!({ "store": "PlayerData", "key": key, "id": format!("{now}:gift"), "message": 3 });
+    let mut traded = async |n: u64, gifts: serde_json::Value| {
+        let i = game.number();
+        let parts = json!([{ "s": 1, "n": n, "data": { "coins": n } }]);
+        game.send(json!({ "tx": { "i": i, "parts": parts, "gifts": gifts } })).await;
+        game.answer(i).await
+    };
+    let refused = traded(1, json!([gift("user-2"), gift("user-2")])).await;
+    let detail = refused["error"]["problem"]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("two gifts to a profile have one id"), "{refused}");
+    let done = traded(2, json!([gift("user-2"), gift("user-3")])).await;
+    assert!(done["done"].is_object(), "{done}");
+}
+
 #[tokio::test]
 async fn a_cut_connection_ends_no_session_and_a_repeated_request_is_done_once() {
     let served = Served::start().await;

@@ -5,7 +5,10 @@ use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 
 /// The files of a certificate, in PEM.
@@ -38,8 +41,14 @@ impl TlsFiles {
         if chain.is_empty() {
             return Err(wrong(&self.certificate, &"there is no certificate in it"));
         }
-        let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key, &error))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| match error {
+            pem::Error::NoItemsFound => {
+                let why =
+                    "there is no private key in it; one that a password protects cannot be used";
+                wrong(&self.key, &why)
+            }
+            error => wrong(&self.key, &error),
+        })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -90,5 +99,29 @@ impl Certificate {
             }
             Err(error) => tracing::error!(%error, "the certificate of before stays in use"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a key that a password protects it was said that no items were found.
+    #[test]
+    fn a_file_without_a_key_that_can_be_used_is_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str, label: &str| {
+            let file = folder.path().join(name);
+            let text = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+            std::fs::write(&file, text).unwrap();
+            file
+        };
+        let files = TlsFiles {
+            certificate: written("c.pem", "CERTIFICATE"),
+            key: written("k.pem", "ENCRYPTED PRIVATE KEY"),
+        };
+        let told = files.load().unwrap_err().to_string();
+        assert!(told.contains("there is no private key in it"), "{told}");
+        assert!(told.contains("k.pem"), "{told}");
     }
 }

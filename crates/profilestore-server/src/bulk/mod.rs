@@ -28,6 +28,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    http::timely,
     problem::Problem,
     shelf::{Kept, Shelf},
 };
@@ -50,10 +51,6 @@ const LEAVE_TIME: Duration = Duration::from_secs(3);
 
 /// How often a change is tried that others overtake.
 const TRIES: usize = 20;
-
-/// How old the identity of an operation may be when it begins, and how far ahead, in milliseconds.
-const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
-const NEWEST_MS: i64 = 24 * 3600 * 1000;
 
 /// How many keys are counted at once.
 const PAGE: usize = 500;
@@ -143,7 +140,7 @@ impl BulkEdits {
             if self.is_known(record.operation).await? {
                 return Err(reused());
             }
-            timely(&record)?;
+            timely(record.operation, record.began_ms)?;
             let mut changes = vec![self.shelf.write(&name, version, &record)?];
             if let Some(of) = record.undoes {
                 let seen = undoing(&*self.store, of).await?;
@@ -418,16 +415,6 @@ fn asked_for(record: &Record) -> Result<Work, Problem> {
     let edit = Edit::from_patch(&record.operations.to_string())?;
     edit.check()?;
     Ok(Work::Bulk(BulkEdit::new(record.operation, profiles, edit)))
-}
-
-/// Holders take an edit as a message, whose identity must not be old.
-fn timely(record: &Record) -> Result<(), Problem> {
-    let ms = i64::try_from(record.operation.as_u128() >> 80).unwrap_or_default();
-    if (record.began_ms - OLDEST_MS..=record.began_ms + NEWEST_MS).contains(&ms) {
-        return Ok(());
-    }
-    let detail = "the time in the idempotency key is more than 30 days ago, or a day ahead";
-    Err(Problem::new("message-id-expired", detail))
 }
 
 fn none(operation: Uuid) -> Problem {

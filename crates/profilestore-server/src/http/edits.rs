@@ -21,7 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    extract::{Content, InPath, Named, Params, Reason, operation},
+    extract::{Content, InPath, Named, Params, Reason, operation, timely},
     views,
 };
 use crate::{
@@ -188,8 +188,9 @@ async fn make(
     caller.may(Scope::EditsSingle, &key)?;
     let operation = operation(&headers)?;
     let edit = edit_of(&content)?;
-    if let Some(entry) = booked(&app, operation, &key).await? {
-        same_edit(&entry, &edit)?;
+    match booked(&app, operation, &key).await? {
+        Some(entry) => same_edit(&entry, &edit)?,
+        None => timely(operation, app.server().now_ms())?,
     }
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
     match operator.edit_as(operation, &key, &edit, PATIENCE).await {
@@ -225,7 +226,7 @@ fn same_edit(entry: &AuditEntry, edit: &Edit) -> Result<(), Problem> {
 }
 
 /// What is booked about an operation on a profile.
-async fn booked(
+pub(super) async fn booked(
     app: &App,
     operation: Uuid,
     key: &ProfileKey,

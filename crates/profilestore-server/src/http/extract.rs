@@ -41,6 +41,10 @@ pub(crate) const MAX_PAGE: usize = 500;
 
 const DEFAULT_PAGE: usize = 100;
 
+/// How old the identity of an operation may be when it begins, and how far ahead, in milliseconds.
+const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
+const NEWEST_MS: i64 = 24 * 3600 * 1000;
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A profile by its path.
@@ -294,6 +298,17 @@ pub(crate) fn operation(headers: &HeaderMap) -> Result<Uuid, Problem> {
             format!("the header `Idempotency-Key` is a version 7 UUID here: given=`{key}`");
         Problem::invalid(detail)
     })
+}
+
+/// Fails for an operation that begins now and whose identity has another time. Holders take an edit
+/// as a message, whose identity must not be old; and the audit log is ordered by that time.
+pub(crate) fn timely(operation: Uuid, now_ms: i64) -> Result<(), Problem> {
+    let ms = i64::try_from(operation.as_u128() >> 80).unwrap_or_default();
+    if (now_ms - OLDEST_MS..=now_ms + NEWEST_MS).contains(&ms) {
+        return Ok(());
+    }
+    let detail = "the time in the idempotency key is more than 30 days ago, or a day ahead";
+    Err(Problem::new("message-id-expired", detail))
 }
 
 /// The identity of a message: a version 7 UUID, or TIME:NAME with the time in Unix milliseconds.

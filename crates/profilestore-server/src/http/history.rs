@@ -20,9 +20,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    edits::booked,
     extract::{
         Content, InPath, Named, Page, Params, Reason, etag_of, expected, moment, operation,
-        page_size,
+        page_size, timely,
     },
     profiles::shown,
     views::{self, PageOf, VersionView},
@@ -348,6 +349,12 @@ async fn restore(
     }
     let operation = operation(&headers)?;
     let expected = expected(&key, &headers)?;
+    // One that comes again is answered, however long ago it was.
+    if let Err(untimely) = timely(operation, app.server().now_ms())
+        && booked(&app, operation, &key).await?.is_none()
+    {
+        return Err(untimely);
+    }
     let which = match version.starts_with('@') {
         true => VersionRef::Number(found(&app, &state, &version).await?.info.number),
         false => version_ref(&version),

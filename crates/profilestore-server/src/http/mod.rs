@@ -5,7 +5,7 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-pub(crate) use extract::MAX_PAGE;
+pub(crate) use extract::{MAX_PAGE, timely};
 
 use crate::app::App;
 

@@ -8,6 +8,24 @@ use crate::{Served, operation, put, refused};
 
 const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
 
+/// The audit log is ordered by that time: an edit of 1970 was its very last entry.
+#[tokio::test]
+async fn an_edit_or_a_rollback_under_a_key_with_another_time_is_refused() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let made = admin.header("If-None-Match", "*").put(PLAYER, r#"{"data":{"coins":1}}"#).await;
+    for wrong in ["00000000-0000-7000-8000-000000000001", "ffffffff-ffff-7000-8000-000000000001"] {
+        let caller = admin.header("Idempotency-Key", wrong);
+        let edit = caller.header("Content-Type", "application/merge-patch+json");
+        let edited = edit.post(&format!("{PLAYER}/edits"), r#"{"coins":2}"#).await;
+        refused(&edited, 422, "message-id-expired");
+        let roll = caller.header("If-Match", made.etag());
+        let rolled = roll.post(&format!("{PLAYER}/restores"), r#"{"version":1}"#).await;
+        refused(&rolled, 422, "message-id-expired");
+    }
+    assert_eq!(admin.get(PLAYER).await.etag(), made.etag(), "nothing was done");
+}
+
 #[tokio::test]
 async fn versions_are_listed_read_compared_and_made_current_again() {
     let served = Served::start().await;

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Served:
     def fill(self) -> None:
         made = self.ask("PUT", PLAYER, {"data": {"coins": 1}}, If_None_Match="*")
         self.ask("PUT", PLAYER, {"data": {"coins": 2}}, If_Match=made["etag"])
-        send = {"Idempotency_Key": "01a1ee38-7a00-7000-8000-000000000001"}
+        send = {"Idempotency_Key": f"{int(time.time() * 1000)}:gift"}
         member = {"name": "ann", "role": "viewer", "password": "correct horse"}
         for key in ["a", "b"]:
             path = f"/v1/stores/S/scopes/T/profiles/{key}"

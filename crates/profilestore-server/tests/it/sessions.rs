@@ -146,7 +146,9 @@ async fn two_gifts_of_a_trade_under_one_id_are_refused_before_the_store_is_asked
     let mut game = game(&served, "eu-1").await;
     game.start(1, "user-1").await;
     let now = profilestore::env::Env::system().unix_ms();
-    let gift = |key: &str| json!({ "store": "PlayerData", "key": key, "id": format!("{now}:gift"), "message": 3 });
+    let id = format!("{now}:gift");
+    let gift =
+        |key: &str| json!({ "store": "PlayerData", "key": key, "id": id.clone(), "message": 3 });
     let mut traded = async |n: u64, gifts: serde_json::Value| {
         let i = game.number();
         let parts = json!([{ "s": 1, "n": n, "data": { "coins": n } }]);

@@ -49,6 +49,10 @@ mod telling;
 /// connection.
 const BEYOND: usize = 3 << 20;
 
+/// How many bytes wait for a client that does not read: one frame, and answers to its pings (those
+/// of WebSocket itself, which are never refused).
+const MOST_UNREAD: usize = 16 << 20;
+
 /// How often game servers that are hosted here no more are forgotten.
 const FORGET: Duration = Duration::from_secs(1);
 
@@ -193,7 +197,8 @@ async fn connect(
     let upgrade = upgrade
         .protocols([PROTOCOL])
         .max_message_size(MAX_FRAME + BEYOND)
-        .max_frame_size(MAX_FRAME + BEYOND);
+        .max_frame_size(MAX_FRAME + BEYOND)
+        .max_write_buffer_size(MOST_UNREAD);
     if upgrade.selected_protocol().is_none() {
         let detail = format!("the header `Sec-WebSocket-Protocol` names `{PROTOCOL}`");
         return Err(Problem::new("upgrade-required", detail));

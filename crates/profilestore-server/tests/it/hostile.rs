@@ -10,6 +10,10 @@ use proptest::{
     test_runner::TestRunner,
 };
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{Served, operation, refused};
 
@@ -71,4 +75,34 @@ async fn why_a_game_server_refused_an_edit_is_kept_in_2000_bytes() {
     let answer = asked.await.unwrap();
     refused(&answer, 422, "edit-refused");
     assert_eq!(answer.json()["detail"].as_str().unwrap().matches('é').count(), 1000);
+}
+
+/// Each was answered into memory, without bound: some 100 MB a second.
+#[tokio::test]
+async fn answers_to_the_pings_of_a_client_that_does_not_read_are_bounded() {
+    let served = Served::start().await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = format!(
+        "GET /v1/connect HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
+         Sec-WebSocket-Protocol: profilestore.v1+json\r\nAuthorization: Bearer {}\r\n\r\n",
+        served.address, served.admin
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A ping of WebSocket itself with 125 bytes, masked by zeros.
+    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    ping.extend([b'x'; 125]);
+    let many = ping.repeat((1 << 20) / ping.len());
+    for _ in 0..40 {
+        if stream.write_all(&many).await.is_err() {
+            break;
+        }
+    }
+    let _ = stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await;
+    let (mut kept, mut bytes) = (0, vec![0; 1 << 16]);
+    while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+        kept += length;
+    }
+    // Beside those, what the operating system holds of a connection.
+    assert!(kept < 32 << 20, "{kept} bytes were kept");
 }

@@ -9,6 +9,9 @@ use crate::{
     session::info::SessionInfo,
 };
 
+/// The shortest period of autosaves that a session may have.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
+
 /// What a start does about a profile that a live session elsewhere holds. See
 /// [`StartOptions::when_held`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +62,7 @@ pub struct StartOptions {
     /// with a cancel function.
     pub timeout: Option<Duration>,
     /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least
-    /// 100 ms.
+    /// 100 ms: a shorter one counts as that.
     pub autosave_period: Option<Duration>,
     /// An operator's operation that wants the profile let go.
     pub(crate) operation: Option<Uuid>,
@@ -125,7 +128,13 @@ impl StartOptions {
     /// See [`StartOptions::autosave_period`].
     #[must_use]
     pub fn autosave_period(mut self, period: Duration) -> Self {
-        self.autosave_period = Some(period.max(Duration::from_millis(100)));
+        self.autosave_period = Some(period);
+        self
+    }
+
+    /// The same with a period that a schedule can keep.
+    pub(super) fn in_range(mut self) -> Self {
+        self.autosave_period = self.autosave_period.map(|period| period.max(SHORTEST_PERIOD));
         self
     }
 }

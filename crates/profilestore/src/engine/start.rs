@@ -45,7 +45,7 @@ impl Engine {
         codec: Arc<dyn Codec>,
         options: StartOptions,
     ) -> impl Future<Output = Result<Arc<Session>>> + Send + 'static + use<> {
-        let since = self.link.env.now();
+        let (since, options) = (self.link.env.now(), options.in_range());
         let first = self.claim_in_place(key, &codec, &options, since);
         let (engine, key) = (self.clone(), key.clone());
         async move {

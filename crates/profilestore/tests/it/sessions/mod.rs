@@ -413,3 +413,17 @@ async fn a_session_may_have_its_own_period_of_autosaves() {
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(*saves.lock(), 20, "the server's period is not its own");
 }
+
+/// The moment of its next autosave was looked for for ever, under the lock of the schedule.
+#[tokio::test(start_paused = true)]
+async fn a_session_with_a_period_of_zero_does_not_stop_its_server() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let mut none = StartOptions::new();
+    none.autosave_period = Some(Duration::ZERO);
+    let profile = players(&a).start_session_with("p", none).await.unwrap();
+    earn(&profile, 1);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(coins(&a, "p").await, 1, "it is saved once in 100 ms");
+    assert!(open(&a, "q").await.is_active());
+}

@@ -35,9 +35,10 @@ pub type DecideHeld = dyn Fn(&SessionInfo) -> WhenHeld + Send + Sync;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct StartOptions {
-    /// Called several times before the profile is there, from the library's tasks; it must not
-    /// block. Once it says true the start ends with [`crate::ErrorKind::Cancelled`] and leaves
-    /// nothing behind. With it the start has no time limit of its own. Specification: `Cancel`.
+    /// Called several times before the profile is there, from the library's tasks and, with
+    /// [`StartOptions::supersede`], from the call itself; it must not block. Once it says true the
+    /// start ends with [`crate::ErrorKind::Cancelled`] and leaves nothing behind. With it the start
+    /// has no time limit of its own. Specification: `Cancel`.
     pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// Take the profile at once from its holder; what that session has not saved is lost. For
     /// debugging and for locks known to be dead. Specification: `Steal`.

@@ -118,6 +118,11 @@ impl Engine {
                 && let Some(session) = self.table.live(key).filter(|session| !session.is_over())
             {
                 same_type(key, &*session.codec, &**codec)?;
+                // Nothing is to end for a start that is called off already.
+                if let Some(error) = refusal(&self.link, options, since) {
+                    count_failed(key, &error);
+                    return Err(error.about(key));
+                }
                 let ended = session.finish(SessionEnd::Superseded);
                 if !session.is_over() {
                     // Its last hooks run on another thread, or the end was refused.

@@ -130,6 +130,22 @@ async fn a_session_whose_last_save_is_refused_is_not_superseded() {
     assert!(first.is_over());
 }
 
+/// It ended the session that a player had, though nobody wanted its place.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_called_off_at_once_supersedes_no_session() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let first = open(&a, "p").await;
+    for (called_off, why) in [
+        (superseding().timeout(Duration::ZERO), ErrorKind::TimedOut),
+        (superseding().cancel(|| true), ErrorKind::Cancelled),
+    ] {
+        let start = players(&a).start_session_with("p", called_off);
+        assert_eq!(start.await.unwrap_err().kind(), why);
+        assert!(first.is_active(), "it was ended for a start that nobody wanted");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_profile_that_is_open_as_another_type_is_not_superseded() {
     #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     Session,
     document::Document,
-    end::Ending,
+    ending::Ending,
     handed::{EditDone, Handed},
     info::{SessionEnd, SessionInfo},
     known::Saved,

@@ -6,7 +6,7 @@
 //!
 //! * [`live`]: the data and how it is edited. [`known`], [`lease`]: what the store holds of it.
 //! * [`save`], [`look`], [`end`]: what runs in the key's queue. [`in_line`]: how a save waits for
-//!   room. [`outcome`]: what becomes of the end.
+//!   room. [`outcome`], [`ending`]: what becomes of the end.
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
 //! * [`collect`]: data that is kept elsewhere in this process.
@@ -49,6 +49,7 @@ pub(crate) mod document;
 pub(crate) mod editing;
 pub(crate) mod edits;
 mod end;
+mod ending;
 pub(crate) mod handed;
 pub(crate) mod handlers;
 mod hosted;

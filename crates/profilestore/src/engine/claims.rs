@@ -26,7 +26,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{Link, queue::Answer},
-    session::{Session, Taken, info::SessionEnd, unseen::Unseen},
+    session::{Session, Taken, unseen::Unseen},
 };
 
 /// What one look at the store came to.
@@ -102,7 +102,7 @@ impl Drop for Started {
     fn drop(&mut self) {
         self.load.call_off(self.number);
         if let Ok(Ok(session)) = self.answer.try_recv() {
-            drop(session.finish(SessionEnd::Manual));
+            session.finish_unclaimed();
         }
     }
 }

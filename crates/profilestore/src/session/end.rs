@@ -9,8 +9,8 @@
 //!    keeper are dropped.
 //!
 //! An end that cannot store what the session has is refused in the first two phases, and the
-//! session goes on. A server that shuts down does not refuse: it saves what was stored last. A
-//! session that is lost has no third phase.
+//! session goes on. A server that shuts down does not refuse: it saves what was stored last. So does
+//! a session that no caller has. One that is lost has no third phase.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -54,11 +54,6 @@ enum Closed {
     /// It was called from inside an edit or behind a transaction: it closes only now.
     Behind,
     Refused(Error),
-}
-
-/// Whether a session whose last save cannot be stored goes on until that is mended.
-fn goes_on(end: &SessionEnd) -> bool {
-    end.saves() && *end != SessionEnd::Shutdown
 }
 
 impl Session {
@@ -202,7 +197,7 @@ impl Session {
         };
         // Otherwise the close asks once more, and tells what is lost.
         if let Err(error) = self.collect(Collect::LastSave(reason))
-            && goes_on(end)
+            && self.goes_on(end)
         {
             return Err(self.end_refused(&error));
         }
@@ -215,7 +210,8 @@ impl Session {
 
     /// Closes the data and tells the listeners. None when it was closed before.
     fn close(self: &Arc<Self>, end: &SessionEnd) -> Result<Option<Last>> {
-        let check = |last: &Snapshot| if goes_on(end) { self.check_saveable(last) } else { Ok(()) };
+        let goes_on = self.goes_on(end);
+        let check = |last: &Snapshot| if goes_on { self.check_saveable(last) } else { Ok(()) };
         let last = self.live.close_if(check).map_err(|error| self.end_refused(&error))?;
         if last.is_some() {
             self.tell(|table| table.closing(self));
@@ -234,9 +230,14 @@ impl Session {
             Err(error) => {
                 self.changes_lost(&error);
                 // At a shutdown it stands in the report.
-                Last { snapshot, lost: (!goes_on(end)).then_some(error) }
+                Last { snapshot, lost: (!goes_on).then_some(error) }
             }
         }))
+    }
+
+    /// Whether the session goes on until its last save can be stored.
+    fn goes_on(&self, end: &SessionEnd) -> bool {
+        end.saves() && *end != SessionEnd::Shutdown && !self.unclaimed.load(Relaxed)
     }
 
     /// The session goes on, since what it has cannot be stored. Callers that wait for its end are

@@ -162,6 +162,8 @@ pub(crate) struct Session {
     pub(crate) autosave_period: Option<Duration>,
     /// Who held the profile when the session was found to be lost.
     taken_by: OnceLock<Box<SessionInfo>>,
+    /// No caller has it.
+    unclaimed: AtomicBool,
 }
 
 /// What a start found and took.
@@ -235,6 +237,7 @@ impl Session {
             nearly_full: AtomicBool::new(false),
             autosave_period,
             taken_by: OnceLock::new(),
+            unclaimed: AtomicBool::new(false),
             link,
             table,
         })
@@ -415,6 +418,14 @@ impl Session {
         let queued =
             self.link.queues.run(&self.key, usize::MAX, async move { session.lose(why).await });
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
+    }
+
+    /// Ends a session that no caller has. None could mend what cannot be stored, so no end of it is
+    /// refused: the profile is released as it was stored last. Calls nothing of the program if the
+    /// session was never delivered.
+    pub(crate) fn finish_unclaimed(self: &Arc<Self>) {
+        self.unclaimed.store(true, Ordering::Relaxed);
+        drop(self.finish(SessionEnd::Manual));
     }
 
     /// Writes this server's new incarnation into the lease.

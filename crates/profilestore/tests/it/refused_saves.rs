@@ -1,16 +1,25 @@
 //! Saves that are refused, by size, by value, or by the program itself: the session goes on until
 //! the data is mended.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Edit, ErrorKind, Message, Profile, SessionEnd, record::MAX_DATA_BYTES,
+    Attribution, Edit, ErrorKind, GameServer, Message, Profile, ProfileStore, SessionEnd,
+    record::MAX_DATA_BYTES,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use crate::world::{Player, World, coins, earn, open, players, settle};
+use crate::world::{Fault, Player, World, coins, earn, open, players, settle};
 
 fn spoil(profile: &Profile<Player>) {
     profile.update(|data| data.items = vec!["x".repeat(MAX_DATA_BYTES)]).unwrap();
@@ -362,4 +371,96 @@ async fn a_handler_registered_while_an_end_waits_that_is_refused_gets_what_waits
     assert_eq!(alice.data().coins, 7);
     alice.end_session().await.unwrap();
     assert_eq!(coins(&b, "alice").await, 7);
+}
+
+// --- a session that no caller has ---------------------------------------------------------------
+
+type Starting = BoxFuture<'static, profilestore::Result<Profile<Player>>>;
+
+/// Players that cannot be stored while `refuses` says so, or the function does.
+fn refusing(
+    server: &GameServer,
+    refuses: &Arc<AtomicBool>,
+    sees: impl Fn(&Player) + Send + Sync + 'static,
+) -> ProfileStore<Player> {
+    let refuses = refuses.clone();
+    let validate = move |data: &Player| {
+        if refuses.load(Ordering::SeqCst) {
+            return Err("not today".to_owned());
+        }
+        sees(data);
+        Ok(())
+    };
+    let builder = server.store_builder("PlayerData").template(Player::default());
+    builder.validate(validate).build().unwrap()
+}
+
+/// A profile with five coins, whose holder is dead, and an operator's edit that adds seven: it
+/// waits for the next start.
+async fn leave_an_edit(world: &World, operators: &GameServer) {
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 5);
+    profile.save().await.unwrap();
+    a.crash();
+    let more = Edit::new().increase("/coins", 7.into()).unwrap();
+    let operator = operators.operator(Attribution::new("ann"));
+    let patience = Duration::from_secs(3);
+    let waits = operator.edit_as(world.env.uuid(), profile.key(), &more, patience).await;
+    assert_eq!(waits.unwrap_err().kind(), ErrorKind::Unknown);
+}
+
+/// It stayed open for ever: no start on this server got in any more, and no other server was let
+/// in.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_took_ends_also_when_its_data_cannot_be_saved() {
+    let world = World::new();
+    let way = world.another_way();
+    let b = world.server_on("b", way.clone()).await;
+    leave_an_edit(&world, &b).await;
+    let refuses = Arc::new(AtomicBool::new(false));
+    let store = refusing(&b, &refuses, |_| ());
+    let starting = store.start_session("p");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The taking gets through, and the save of the edit does not.
+    way.plan().fail(Fault::RequestLost, u64::MAX);
+    way.plan().spare(1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(b.session_count(), 1);
+    refuses.store(true, Ordering::SeqCst);
+    // Delivered, and never taken.
+    drop(starting);
+    way.plan().heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    refuses.store(false, Ordering::SeqCst);
+    assert_eq!(store.start_session("p").await.unwrap().data().coins, 12);
+}
+
+/// Its end ran under the lock of the sessions, so what the program called from it waited for ever.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_whose_caller_goes_away_meanwhile_locks_nothing() {
+    let world = World::new();
+    let b = world.server("b").await;
+    leave_an_edit(&world, &b).await;
+    let heard = Arc::new(AtomicBool::new(false));
+    let (server, hears) = (b.clone(), heard.clone());
+    b.on_error(move |_, _| {
+        let _ = server.session_count();
+        hears.store(true, Ordering::SeqCst);
+    });
+    let starting = Arc::new(Mutex::new(None::<Starting>));
+    let refuses = Arc::new(AtomicBool::new(false));
+    let (leaves, refuse) = (starting.clone(), refuses.clone());
+    let store = refusing(&b, &refuses, move |data| {
+        if data.coins == 12 {
+            // The edit is being made, before the session is delivered.
+            let left = leaves.lock().take();
+            refuse.store(left.is_some(), Ordering::SeqCst);
+        }
+    });
+    *starting.lock() = Some(store.start_session("p").boxed());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(heard.load(Ordering::SeqCst), "its last save was refused");
+    refuses.store(false, Ordering::SeqCst);
+    assert_eq!(store.start_session("p").await.unwrap().data().coins, 12);
 }

@@ -104,7 +104,7 @@ impl Load {
             }
         }
         if let Some(session) = taken.take() {
-            drop(session.finish(SessionEnd::Manual));
+            session.finish_unclaimed();
         }
         self.forget_slot(&mut slots);
         drop(slots);

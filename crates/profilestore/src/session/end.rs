@@ -9,8 +9,8 @@
 //!    keeper are dropped.
 //!
 //! An end that cannot store what the session has is refused in the first two phases, and the
-//! session goes on. A server that shuts down does not refuse: it saves what was stored last. So does
-//! a session that no caller has. One that is lost has no third phase.
+//! session goes on. A server that shuts down does not refuse: it saves what was stored last. The
+//! same holds for a session that no caller has. One that is lost has no third phase.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -32,7 +32,7 @@ use crate::{
     link::{
         deadline::{ForEver, Once},
         hosting::Request,
-        queue::Answer,
+        queue::{Answer, Turn},
         room::Rank,
     },
     ownership,
@@ -50,10 +50,11 @@ pub(super) struct Last {
 /// What an end finds when its turn in the key's queue comes.
 enum Closed {
     /// The data is closed: this is the last save.
-    Last(Last),
+    Last(Ending, Last),
     /// It was called from inside an edit or behind a transaction: it closes only now.
-    Behind,
-    Refused(Error),
+    Behind(Ending),
+    /// It was refused, and its caller has been told.
+    Refused,
 }
 
 impl Session {
@@ -90,20 +91,25 @@ impl Session {
             self.begin(&end).inspect_err(|_| self.catch_up())?;
         }
         let (closed, last) = oneshot::channel();
-        let turn = self.clone().finish_in_turn(Ending::queued(self), end.clone(), last);
-        let answer = self.link.queues.run(&self.key, usize::MAX, turn)?;
+        let (queues, turn) = (&self.link.queues, Turn::default());
+        let in_turn = self.clone().finish_in_turn(end.clone(), last);
+        let answer = queues.run_unless_given_up(&self.key, usize::MAX, &turn, in_turn)?;
         let closing = match begun {
             EndBegun::Now => match self.close(&end) {
-                Ok(last) => last.map(Closed::Last),
+                Ok(last) => last.map(|last| Closed::Last(Ending::queued(self), last)),
                 Err(error) => {
                     self.catch_up();
-                    Some(Closed::Refused(error))
+                    // It needs no turn: ends that are refused again and again fill no queue.
+                    if !queues.give_up(&self.key, &turn) {
+                        let _ = closed.send(Closed::Refused);
+                    }
+                    return Err(error);
                 }
             },
             EndBegun::Behind => {
                 self.tell(|table| table.closing(self));
                 self.live.refuse_edits();
-                Some(Closed::Behind)
+                Some(Closed::Behind(Ending::queued(self)))
             }
         };
         if let Some(closing) = closing {
@@ -116,17 +122,20 @@ impl Session {
     /// An end's turn in the key's queue.
     async fn finish_in_turn(
         self: Arc<Self>,
-        mut ending: Ending,
         end: SessionEnd,
         closed: oneshot::Receiver<Closed>,
     ) -> Result<()> {
-        ending.begin();
-        let ended = match closed.await {
-            Ok(Closed::Last(last)) => self.release_and_be_over(last).await,
-            Ok(Closed::Refused(error)) => Err(error),
-            Ok(Closed::Behind) => self.finish_behind(end).await,
+        let (mut ending, last) = match closed.await {
+            Ok(Closed::Last(ending, last)) => (ending, Some(last)),
+            Ok(Closed::Behind(ending)) => (ending, None),
+            Ok(Closed::Refused) => return Ok(()),
             // It was closed before.
-            Err(_) => self.ended().await,
+            Err(_) => return self.ended().await,
+        };
+        ending.begin();
+        let ended = match last {
+            Some(last) => self.release_and_be_over(last).await,
+            None => self.finish_behind(end).await,
         };
         ending.complete();
         ended

@@ -207,3 +207,30 @@ async fn a_save_over_a_document_gives_way_to_the_end_behind_it() {
     assert_eq!(world.store.plan().commits() - commits, 1, "the last save says it all");
     assert_eq!(coins(&b, "p").await, 2);
 }
+
+/// Each of them stayed in the profile's queue while a save waited for the store, and the program's
+/// own saves were refused as too many.
+#[tokio::test(start_paused = true)]
+async fn ends_that_are_refused_fill_no_queue() {
+    let mut world = World::new();
+    world.settings.max_key_queue = 10;
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 1);
+    world.store.plan().cut_off();
+    let saving = tokio::spawn(profile.save());
+    settle().await;
+    profile.update(|data| data.items = vec!["x".repeat(5 << 20)]).unwrap();
+    for _ in 0..20 {
+        let ended = tokio::time::timeout(Duration::from_millis(1), profile.end_session()).await;
+        let refused = ended.expect("it is answered at once").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    }
+    assert!(!profile.is_over() && !saving.is_finished());
+    let save = profile.save();
+    world.store.plan().heal();
+    saving.await.unwrap().unwrap();
+    assert_eq!(save.await.unwrap_err().kind(), ErrorKind::TooLarge);
+    profile.update(|data| data.items.clear()).unwrap();
+    profile.end_session().await.unwrap();
+}

@@ -79,7 +79,8 @@ pub struct Settings {
     pub keep_every_save: bool,
     /// How long a version stays in the history after it was superseded, 30 days.
     pub history_retention: Duration,
-    /// How often what is past its time is swept out of the store; None leaves it to others. 6 h.
+    /// How often what is past its time is swept out of the store, 6 h. At least 1 s; None leaves it
+    /// to others.
     pub sweep_period: Option<Duration>,
     /// How many operations may wait for one profile on this server, 10,000.
     pub max_key_queue: usize,
@@ -191,6 +192,9 @@ impl Settings {
         }
         if self.first_load_repeat.is_zero() || self.load_repeat_period.is_zero() {
             return Some("the load repeat periods must be above 0");
+        }
+        if self.sweep_period.is_some_and(|period| period < Duration::from_secs(1)) {
+            return Some("the sweep period must be at least 1 s; None leaves sweeping to others");
         }
         None
     }

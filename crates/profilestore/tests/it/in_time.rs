@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use profilestore::{
-    AccessState, ErrorKind,
+    AccessState, ErrorKind, GameServer, Settings,
     data_store::{DataStore as _, fault::LineState},
 };
 use tokio::time::Instant;
@@ -193,6 +193,20 @@ async fn a_sweep_period_set_later_counts() {
     b.change_settings(|settings| settings.sweep_period = Some(HOUR)).unwrap();
     tokio::time::sleep(2 * HOUR).await;
     assert_eq!(dead().await, 1);
+}
+
+/// It swept for ever without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_period_of_zero_is_refused() {
+    let world = World::new();
+    let server = world.server("a").await;
+    let refused = server.change_settings(|settings| settings.sweep_period = Some(Duration::ZERO));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    let (store, settings) = (world.store.clone(), server.settings());
+    assert!(settings.sweep_period.is_some_and(|period| period > SECOND));
+    let settings = Settings { sweep_period: Some(Duration::ZERO), ..settings };
+    let refused = GameServer::builder(store).env(world.env.clone()).settings(settings).start();
+    assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 /// They stayed in the profile's queue, with all that they held, and later calls found it full.

@@ -67,10 +67,10 @@ impl GameServerBuilder {
         self
     }
 
-    /// Registers the server in the store and starts renewing its lease. Tries for a few seconds;
-    /// fails with [`ErrorKind::Unavailable`] when the store cannot be reached, with
-    /// [`ErrorKind::Invalid`] when a setting cannot work. Must be called within a Tokio runtime
-    /// with time enabled.
+    /// Registers the server in the store and starts renewing its lease. Tries for a few seconds,
+    /// and takes [`Settings::call_timeout`] at most. Fails with [`ErrorKind::Unavailable`] when the
+    /// store cannot be reached or does not answer, with [`ErrorKind::Invalid`] when a setting
+    /// cannot work. Must be called within a Tokio runtime with time enabled.
     pub async fn start(self) -> Result<GameServer> {
         let job_id = self.job_id.unwrap_or_else(|| self.env.uuid().to_string());
         if job_id.is_empty() || job_id.len() > 100 {

@@ -74,12 +74,17 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Registers this server in the store and starts its tasks.
+    /// Registers this server in the store, within a call's time, and starts its tasks.
     pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>> {
         if let Some(problem) = parts.settings.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
-        let (lease, hints) = renew::register(&parts, None).await?;
+        let deadline = parts.env.after(parts.settings.call_timeout);
+        let registered = parts.env.timeout_at(deadline, renew::register(&parts, None)).await;
+        let (lease, hints) = registered.unwrap_or_else(|_| {
+            let message = "the game server could not register: the store has not answered in time";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        })?;
         let link = Link::new(parts, lease, Handle::current(), None);
         let engine = Self::driven(link, hints);
         let Self { link, table, autosave, .. } = &*engine;

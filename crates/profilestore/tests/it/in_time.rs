@@ -243,3 +243,15 @@ async fn a_store_that_does_not_answer_is_told_in_a_calls_time() {
     assert_eq!(server.access_state().await, AccessState::NoInternet);
     assert_eq!(began.elapsed(), 10 * SECOND);
 }
+
+/// It waited for ever.
+#[tokio::test(start_paused = true)]
+async fn a_game_server_does_not_wait_for_ever_for_a_store_that_does_not_answer() {
+    let world = world();
+    world.store.line().set(LineState::Held);
+    let builder = GameServer::builder(world.store.clone()).env(world.env.clone());
+    let (starting, began) = (builder.settings(world.settings.clone()).start(), Instant::now());
+    let started = tokio::time::timeout(60 * SECOND, starting).await.expect("it answers");
+    assert_eq!(started.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(began.elapsed(), 10 * SECOND);
+}

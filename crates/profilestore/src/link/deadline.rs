@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 tokio::task_local! {
-    /// The deadline of the call that is being done.
-    static CALL: Deadline;
+    /// The deadline of the call that is being done. None: the program runs within it.
+    static CALL: Option<Deadline>;
 }
 
 /// How long before the end the last attempt is made, so that its answer is there in time.
@@ -33,7 +33,7 @@ impl Deadline {
 
     /// The deadline of the call that is being done. None outside of calls.
     pub(crate) fn of_call() -> Option<Self> {
-        CALL.try_with(|deadline| *deadline).ok()
+        CALL.try_with(|deadline| *deadline).ok().flatten()
     }
 
     /// The earlier one.
@@ -52,13 +52,19 @@ impl Deadline {
 
     /// Does something that goes by this deadline.
     pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
-        CALL.scope(self, work).await
+        CALL.scope(Some(self), work).await
     }
 
     /// Makes a call that goes by this deadline.
     pub(crate) fn sync_scope<R>(self, work: impl FnOnce() -> R) -> R {
-        CALL.sync_scope(self, work)
+        CALL.sync_scope(Some(self), work)
     }
+}
+
+/// Runs a function of the program. Calls that it makes have their own time, and not what is left of
+/// the call that is being done.
+pub(crate) fn outside_of_calls<R>(work: impl FnOnce() -> R) -> R {
+    CALL.sync_scope(None, work)
 }
 
 /// How long something is tried again and again.

@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::deadline::outside_of_calls;
 use crate::{
     data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal, storable,
 };
@@ -95,7 +96,7 @@ impl Health {
             return;
         };
         let foreign = ForeignHolder { key, session, load_count: lease.load_count, wanted };
-        self.on_foreign_holder.each(|listener| listener(&foreign));
+        outside_of_calls(|| self.on_foreign_holder.each(|listener| listener(&foreign)));
     }
 
     /// Whether an error that stays is to be logged now: at first, and then once a minute.
@@ -127,7 +128,7 @@ impl Health {
                 errors.recent.pop_front();
             }
         }
-        self.on_error.each(|listener| listener(message, key));
+        outside_of_calls(|| self.on_error.each(|listener| listener(message, key)));
         self.judge(now, settings);
     }
 
@@ -137,14 +138,14 @@ impl Health {
         if self.critical.swap(critical, Ordering::Relaxed) != critical {
             metrics::gauge!("profilestore_critical_state").set(f64::from(u8::from(critical)));
             tracing::warn!(critical, "the critical state changed");
-            self.on_critical.each(|listener| listener(critical));
+            outside_of_calls(|| self.on_critical.each(|listener| listener(critical)));
         }
     }
 
     pub(crate) fn overwritten(&self, key: &ProfileKey) {
         tracing::warn!(%key, "a stored value that is no profile was overwritten; the history \
             keeps it");
-        self.on_overwrite.each(|listener| listener(key));
+        outside_of_calls(|| self.on_overwrite.each(|listener| listener(key)));
     }
 
     /// A profile's data has grown to almost what can be stored.
@@ -152,7 +153,7 @@ impl Health {
         metrics::counter!("profilestore_nearly_full_total").increment(1);
         tracing::warn!(%key, size, limit = storable::MAX_DATA_BYTES, "a profile's data is almost \
             too large to be stored");
-        self.on_nearly_full.each(|listener| listener(key, size));
+        outside_of_calls(|| self.on_nearly_full.each(|listener| listener(key, size)));
     }
 
     pub(crate) fn listen_error(

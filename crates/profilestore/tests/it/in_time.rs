@@ -1,7 +1,10 @@
 //! What must come in time, or not too early: answers of calls, the rows of dead servers, a
 //! confirmation after a pause.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use profilestore::{
     AccessState, ErrorKind, GameServer, Settings,
@@ -254,4 +257,28 @@ async fn a_game_server_does_not_wait_for_ever_for_a_store_that_does_not_answer()
     let started = tokio::time::timeout(60 * SECOND, starting).await.expect("it answers");
     assert_eq!(started.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(began.elapsed(), 10 * SECOND);
+}
+
+/// It had what was left of the call that failed.
+#[tokio::test(start_paused = true)]
+async fn a_call_from_a_listener_of_errors_has_a_time_of_its_own() {
+    let world = world();
+    let server = world.server("a").await;
+    let (store, began) = (players(&server), Instant::now());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let asked = AtomicBool::new(false);
+    server.on_error(move |_, _| {
+        // At the last attempt of the message below.
+        if began.elapsed() > 9 * SECOND && !asked.swap(true, Ordering::SeqCst) {
+            let (call, tell, began) = (store.get("q"), tell.clone(), Instant::now());
+            tokio::spawn(async move {
+                let failed = call.await.is_err();
+                let _ = tell.send((failed, began.elapsed()));
+            });
+        }
+    });
+    world.store.plan().fail(Fault::Refused, u64::MAX);
+    assert!(players(&server).send_message("p", &1).await.is_err());
+    let (failed, took) = told.recv().await.unwrap();
+    assert!(failed && took >= 9 * SECOND, "{took:?}");
 }

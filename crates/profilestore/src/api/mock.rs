@@ -3,7 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    data_store::MemoryStore, engine::Engine, error::Result, link::Parts, messenger::LocalMessenger,
+    data_store::MemoryStore,
+    engine::Engine,
+    error::{Error, ErrorKind, Result},
+    link::Parts,
+    messenger::LocalMessenger,
 };
 
 #[derive(Default)]
@@ -18,7 +22,7 @@ impl Mock {
     }
 
     /// The mock of the server that runs this engine, with its clock, its settings and its
-    /// listeners.
+    /// listeners. None begins once that server shuts down.
     pub(crate) async fn of(&self, live: &Engine) -> Result<Arc<Engine>> {
         if let Some(mock) = self.engine.get() {
             return Ok(mock.clone());
@@ -28,6 +32,10 @@ impl Mock {
             return Ok(mock.clone());
         }
         let live = &live.link;
+        let closing = || Error::new(ErrorKind::Closing, "this game server is shutting down");
+        if live.is_closing() {
+            return Err(closing());
+        }
         let mock = Engine::start(Parts {
             store: Arc::new(MemoryStore::new(live.env.clone())),
             messenger: Arc::new(LocalMessenger::new()),
@@ -38,6 +46,12 @@ impl Mock {
             health: live.health.clone(),
         })
         .await?;
-        Ok(self.engine.get_or_init(|| mock).clone())
+        let mock = self.engine.get_or_init(|| mock).clone();
+        if live.is_closing() {
+            // The shutdown may not have seen it.
+            mock.abandon();
+            return Err(closing());
+        }
+        Ok(mock)
     }
 }

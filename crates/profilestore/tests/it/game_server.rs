@@ -14,7 +14,7 @@ use profilestore::{
     env::{Clock, Env},
 };
 
-use crate::world::{Counting, World, earn, env, on_command, open};
+use crate::world::{Counting, World, earn, env, on_command, open, players};
 
 /// A clock that is put forward or back by hand.
 struct Stepped {
@@ -129,4 +129,16 @@ async fn settings_can_be_read_from_inside_a_change_of_them() {
     assert!(std::panic::catch_unwind(panics).is_err());
     a.change_settings(|settings| settings.autosave_period = before).unwrap();
     assert_eq!(a.settings().autosave_period, before);
+}
+
+/// Its first call began an engine that nothing closed.
+#[tokio::test(start_paused = true)]
+async fn a_mock_of_a_server_that_has_shut_down_opens_nothing() {
+    let world = World::new();
+    let a = world.server("a").await;
+    assert!(a.shutdown().await.is_complete());
+    let store = players(&a).mock();
+    let started = store.start_session("p").await.unwrap_err();
+    assert_eq!(started.kind(), profilestore::ErrorKind::Closing);
+    assert!(store.get("p").await.is_err() && store.live("p").is_none());
 }

@@ -87,7 +87,7 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
         Gauge,
         "profilestore_save_bytes_under_way",
         Unit::Bytes,
-        "memory of the copies on their way to the store, 64 MiB at most",
+        "memory of the copies on their way to the store, 64 MiB a game server at most",
     ),
     (
         Gauge,

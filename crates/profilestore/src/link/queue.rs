@@ -35,11 +35,33 @@ pub(crate) struct KeyQueues {
     idle: Notify,
 }
 
+/// How many operations the queues of all game servers of this process have: what the metric says.
+static QUEUED: Mutex<usize> = Mutex::new(0);
+
 #[derive(Default)]
 struct State {
     /// A key is here while a driver runs for it.
     lines: BTreeMap<ProfileKey, Line>,
     total: usize,
+    /// How many of them the metric has.
+    shown: usize,
+}
+
+impl State {
+    /// Brings the metric up to date.
+    fn show(&mut self) {
+        let mut queued = QUEUED.lock();
+        *queued = (*queued + self.total).saturating_sub(self.shown);
+        self.shown = self.total;
+        metrics::gauge!("profilestore_queued_operations").set(*queued as f64);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.total = 0;
+        self.show();
+    }
 }
 
 /// The operations of a key that wait behind the one that is being done. The first one waits here
@@ -148,7 +170,7 @@ impl KeyQueues {
             line.given_up += 1;
             let gone = line.prune();
             state.total = state.total.saturating_sub(gone.len());
-            metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
+            state.show();
             gone
         };
         // Outside of the lock.
@@ -191,7 +213,7 @@ impl KeyQueues {
             }
         };
         state.total += 1;
-        metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
+        state.show();
         drop(state);
         if is_first {
             let driving = Driving { queues: self.clone(), key: key.clone(), over: false };
@@ -238,7 +260,7 @@ impl Driving {
         let mut state = self.queues.state.lock();
         let next = state.lines.get_mut(&self.key).and_then(|line| line.next(&mut gone));
         state.total = state.total.saturating_sub(done + gone.len());
-        metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
+        state.show();
         if next.is_none() {
             state.lines.remove(&self.key);
             if state.lines.is_empty() {
@@ -261,6 +283,7 @@ impl Drop for Driving {
             let left = state.lines.remove(&self.key).unwrap_or_default();
             let dropped = usize::from(left.begun) + left.waiting.len();
             state.total = state.total.saturating_sub(dropped);
+            state.show();
             if state.lines.is_empty() {
                 self.queues.idle.notify_waiters();
             }

@@ -55,6 +55,20 @@ pub(crate) enum Rank {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
+/// What the metrics say.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    bytes: isize,
+    waiting: usize,
+}
+
+impl Shown {
+    const NOTHING: Self = Self { bytes: 0, waiting: 0 };
+}
+
+/// What the rooms of all game servers of this process have together.
+static ALL: Mutex<Shown> = Mutex::new(Shown::NOTHING);
+
 pub(crate) struct Room {
     env: Env,
     state: Mutex<State>,
@@ -74,6 +88,8 @@ struct State {
     /// Both by their places.
     first: VecDeque<Waiting>,
     rest: VecDeque<Waiting>,
+    /// What the metrics have of it.
+    shown: Shown,
 }
 
 struct Waiting {
@@ -94,9 +110,16 @@ pub(crate) struct Pass {
 
 impl Room {
     pub(crate) fn new(env: Env) -> Arc<Self> {
-        let (first, rest) = (VecDeque::new(), VecDeque::new());
-        let state =
-            State { free: BYTES, saves: 0, most: FIRST, lowered: None, next_place: 0, first, rest };
+        let state = State {
+            free: BYTES,
+            saves: 0,
+            most: FIRST,
+            lowered: None,
+            next_place: 0,
+            first: VecDeque::new(),
+            rest: VecDeque::new(),
+            shown: Shown::NOTHING,
+        };
         Arc::new(Self { env, state: Mutex::new(state), told: AtomicBool::new(false) })
     }
 
@@ -231,10 +254,24 @@ impl State {
         }
     }
 
-    fn show(&self) {
-        metrics::gauge!("profilestore_save_bytes_under_way").set((BYTES - self.free) as f64);
-        metrics::gauge!("profilestore_saves_waiting")
-            .set((self.first.len() + self.rest.len()) as f64);
+    /// Brings the metrics up to date.
+    fn show(&mut self) {
+        self.tell(Shown { bytes: BYTES - self.free, waiting: self.first.len() + self.rest.len() });
+    }
+
+    fn tell(&mut self, now: Shown) {
+        let before = std::mem::replace(&mut self.shown, now);
+        let mut all = ALL.lock();
+        all.bytes += now.bytes - before.bytes;
+        all.waiting = (all.waiting + now.waiting).saturating_sub(before.waiting);
+        metrics::gauge!("profilestore_save_bytes_under_way").set(all.bytes as f64);
+        metrics::gauge!("profilestore_saves_waiting").set(all.waiting as f64);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.tell(Shown::NOTHING);
     }
 }
 
@@ -320,6 +357,22 @@ mod tests {
         with_local_recorder(&told, || drop(large));
         assert!(waiting() < 1.0);
         assert!(waits.as_mut().now_or_never().is_some());
+    }
+
+    /// Each game server of the process set it to what itself had, so an idle one hid all others.
+    #[tokio::test(start_paused = true)]
+    async fn the_gauge_of_saves_that_wait_adds_up_over_the_servers_of_a_process() {
+        let (busy, idle) = (Room::new(Env::system()), Room::new(Env::system()));
+        let told = Told::default();
+        let waiting = || f64::from_bits(told.0.load(Relaxed));
+        let large = busy.enter(Rank::Save, 60 << 20).await;
+        let mut waits = Box::pin(busy.enter(Rank::Save, 40 << 20));
+        assert!(waits.as_mut().now_or_never().is_none());
+        with_local_recorder(&told, || drop(idle.enter(Rank::Save, 1).now_or_never()));
+        assert!(waiting() >= 1.0);
+        drop(waits);
+        with_local_recorder(&told, || drop((large, busy)));
+        assert!(waiting() < 1.0, "what has gone is not counted");
     }
 
     #[tokio::test(start_paused = true)]

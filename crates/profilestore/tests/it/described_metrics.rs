@@ -1,13 +1,21 @@
 //! Every metric that the code reports is described to the recorder and listed in
 //! `docs/metrics.md`, with the same kind and the same words.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
+use futures_util::FutureExt as _;
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-    with_local_recorder,
+    atomics::AtomicU64, with_local_recorder,
 };
 use parking_lot::Mutex;
+
+use crate::world::{World, players, settle};
 
 /// A metric's kind and its meaning, by its name.
 type Table = BTreeMap<String, (String, String)>;
@@ -123,4 +131,54 @@ fn a_metric_is_found_where_it_is_reported() {
     names_in("metrics::gauge!(\"b\").set(1.0);", &mut all);
     let expected = [("a_total", "counter"), ("b", "gauge")];
     assert!(all.iter().map(|(name, kind)| (&name[..], &kind[..])).eq(expected));
+}
+
+/// Keeps how many operations are queued, as it was last told.
+#[derive(Default)]
+struct Queued(Arc<AtomicU64>);
+
+impl Recorder for Queued {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        if key.name() == "profilestore_queued_operations" {
+            Gauge::from_arc(self.0.clone())
+        } else {
+            Gauge::noop()
+        }
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// A process has as many game servers as it hosts. Each set the gauge to what itself had, so an
+/// idle one hid what waited at all others.
+#[test]
+fn the_gauge_of_queued_operations_adds_up_over_the_servers_of_a_process() {
+    let queued = Queued::default();
+    let gauge = queued.0.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let scene = async {
+        let world = World::new();
+        let (busy, idle) =
+            (world.server("a").await, world.server_on("b", world.another_way()).await);
+        world.store.plan().cut_off();
+        let waiting: Vec<_> =
+            (0..5).map(|n| players(&busy).get(&format!("p{n}")).boxed()).collect();
+        settle().await;
+        players(&idle).get("q").await.unwrap();
+        let told = f64::from_bits(gauge.load(Ordering::Relaxed));
+        assert!(told >= 5.0, "{told}");
+        drop(waiting);
+    };
+    with_local_recorder(&queued, || runtime.block_on(scene));
 }

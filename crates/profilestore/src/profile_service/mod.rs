@@ -156,15 +156,6 @@ impl<T: ProfileData> Store<T> {
             NotReleased::Steal => options.steal(),
             NotReleased::Ask(decide) => StartOptions { when_held: Some(decide), ..options },
         };
-        self.load_profile_with(key, options)
-    }
-
-    /// The same with any options.
-    pub fn load_profile_with(
-        &self,
-        key: &str,
-        options: StartOptions,
-    ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         let started = self.store.start_session_with(key, options);
         async move { Ok(Profile::new(started.await?)) }
     }

@@ -25,6 +25,9 @@ use crate::{
 /// for the answer, so dropping it cancels nothing. The exceptions:
 ///
 /// * A start whose future is dropped is called off and leaves nothing behind.
+/// * A start that is to take the place of a session whose last hooks run just then, on another
+///   thread, waits for that end while its future is polled. Of several such starts the one that was
+///   called last gets the profile.
 /// * An edit ([`crate::Profile::update`]) has no turn: it takes effect when it is called, on the
 ///   data as it is then. So it comes before a transaction that was called earlier and has not yet
 ///   had its turn; while that one is open the edit is refused. A save, a transaction and an end

@@ -5,8 +5,8 @@
 //! [`ownership`](crate::ownership).
 //!
 //! * [`table`]: which keys are open, being opened or ending. Sessions tell it about themselves.
-//! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
-//!   a session.
+//! * [`start`], [`behind`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting a
+//!   session.
 //! * [`rewrite`]: the one loop of look, build, commit.
 //! * [`calls`], [`cancel`], [`cleaning`], [`conditional`], [`edit`], [`edit_all`], [`erase`],
 //!   [`history`], [`standing`]: calls without a session.
@@ -20,7 +20,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::Instant};
 
-use self::{autosave::Autosave, newborn::StandingLists, table::Table};
+use self::{autosave::Autosave, behind::Behind, newborn::StandingLists, table::Table};
 use crate::{
     data_store::{Change, Returning},
     error::{Error, ErrorKind, Result},
@@ -33,6 +33,7 @@ use crate::{
 
 mod attempt;
 mod autosave;
+mod behind;
 mod bounded_loss;
 pub(crate) mod calls;
 mod cancel;
@@ -61,6 +62,7 @@ pub(crate) struct Engine {
     pub(crate) table: Arc<Table>,
     autosave: Arc<Autosave>,
     standing: StandingLists,
+    starts_behind: Arc<Behind>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -105,6 +107,7 @@ impl Engine {
             table,
             autosave: Arc::new(Autosave::default()),
             standing: StandingLists::default(),
+            starts_behind: Arc::default(),
             tasks: Mutex::new(vec![renewals]),
         })
     }

@@ -15,6 +15,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Engine,
+    behind::Place,
     claims::{Attempt, Claim, Load, Started, Terms, count_failed, refusal},
     options::StartOptions,
     table::Slot,
@@ -46,7 +47,9 @@ impl Engine {
         options: StartOptions,
     ) -> impl Future<Output = Result<Arc<Session>>> + Send + 'static + use<> {
         let (since, options) = (self.link.env.now(), options.in_range());
-        let first = self.claim_in_place(key, &codec, &options, since);
+        let first = self.claim_in_place(key, &codec, &options, since, None);
+        // Taken at the call: the order of the calls counts, and not that in which they go on.
+        let place = matches!(first, Ok(Claimed::After(..))).then(|| self.starts_behind.wait(key));
         let (engine, key) = (self.clone(), key.clone());
         async move {
             let mut claimed = first?;
@@ -58,11 +61,12 @@ impl Engine {
                         if !session.is_over() {
                             ended?;
                         }
-                        claimed = engine.claim_in_place(&key, &codec, &options, since)?;
+                        let place = place.as_ref();
+                        claimed = engine.claim_in_place(&key, &codec, &options, since, place)?;
                     }
                 }
             };
-            drop((engine, codec, options));
+            drop((engine, codec, options, place));
             let answer = (&mut started.answer).await;
             answer.unwrap_or_else(|_| Err(broken_off().about(&started.load.key)))
         }
@@ -102,12 +106,14 @@ impl Engine {
     }
 
     /// Claims a load of the key; ends this server's own session first, if that is to be superseded.
+    /// `place`: of a start that had to wait.
     fn claim_in_place(
         self: &Arc<Self>,
         key: &ProfileKey,
         codec: &Arc<dyn Codec>,
         options: &StartOptions,
         since: Instant,
+        place: Option<&Place>,
     ) -> Result<Claimed> {
         self.link.check_open(key)?;
         loop {
@@ -118,8 +124,9 @@ impl Engine {
                 && let Some(session) = self.table.live(key).filter(|session| !session.is_over())
             {
                 same_type(key, &*session.codec, &**codec)?;
-                // Nothing is to end for a start that is called off already.
-                if let Some(error) = refusal(&self.link, options, since) {
+                // Nothing is to end for a start that is called off already, or has given way.
+                let overtaken = place.is_some_and(Place::is_overtaken).then(superseded);
+                if let Some(error) = overtaken.or_else(|| refusal(&self.link, options, since)) {
                     count_failed(key, &error);
                     return Err(error.about(key));
                 }
@@ -129,7 +136,7 @@ impl Engine {
                     return Ok(Claimed::After(session, ended.boxed()));
                 }
             }
-            match self.claim(key, codec, options, since) {
+            match self.claim(key, codec, options, since, place) {
                 // Another start was faster.
                 Err(error) if options.supersede && error.kind() == ErrorKind::AlreadyLoaded => {}
                 claimed => return claimed.map(Claimed::Yes),
@@ -143,6 +150,7 @@ impl Engine {
         codec: &Arc<dyn Codec>,
         options: &StartOptions,
         since: Instant,
+        place: Option<&Place>,
     ) -> Result<Started> {
         let mut slots = self.table.slots.lock();
         let load = match slots.get(key) {
@@ -151,15 +159,21 @@ impl Engine {
                 let message = "the profile is loaded on this server already";
                 return Err(Error::new(ErrorKind::AlreadyLoaded, message).about(key));
             }
+            _ if place.is_some_and(Place::is_overtaken) => {
+                drop(slots);
+                let error = superseded();
+                count_failed(key, &error);
+                return Err(error.about(key));
+            }
             Some(Slot::Loading(load)) => {
                 let load = load.clone();
                 let (started, earlier) = load.claim(self, codec, options, since)?;
+                self.note_claimed(key, place);
                 drop(slots);
                 load.note_gone();
                 load.wake.notify_one();
                 if let Some(earlier) = earlier {
-                    let message = "a later start on this server took this one's place";
-                    load.answer_refused(earlier, Error::new(ErrorKind::Superseded, message));
+                    load.answer_refused(earlier, superseded());
                 }
                 return Ok(started);
             }
@@ -175,12 +189,25 @@ impl Engine {
         };
         let (started, _) = load.claim(self, codec, options, since)?;
         slots.insert(key.clone(), Slot::Loading(load.clone()));
+        self.note_claimed(key, place);
         drop(slots);
         self.table.waiters.lock().insert(key.clone(), load.wake.clone());
         let running = Running { engine: self.clone(), load: load.clone() };
         self.link.runtime.spawn(async move { running.load.clone().run(&running.engine).await });
         Ok(started)
     }
+
+    /// A start has claimed its load, under the lock of the slots: those that wait, and were called
+    /// before it, find that when they look there.
+    fn note_claimed(&self, key: &ProfileKey, place: Option<&Place>) {
+        if place.is_none() {
+            self.starts_behind.pass(key);
+        }
+    }
+}
+
+fn superseded() -> Error {
+    Error::new(ErrorKind::Superseded, "a later start on this server took this one's place")
 }
 
 fn broken_off() -> Error {

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -128,6 +128,37 @@ async fn a_session_whose_last_save_is_refused_is_not_superseded() {
     first.update(|data| data.items.clear()).unwrap();
     store.start_session_with("p", superseding()).await.unwrap();
     assert!(first.is_over());
+}
+
+/// Which of them got the profile hung on whose future was polled first.
+#[tokio::test(start_paused = true)]
+async fn of_two_starts_behind_one_end_the_later_one_gets_the_profile() {
+    let world = World::new();
+    let a = world.server("a").await;
+    for earlier_is_polled_first in [true, false] {
+        let before = players(&a).start_session_with("p", superseding()).await.unwrap();
+        let (begun, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let hook = (begun.clone(), go_on.clone());
+        before.on_save(move |_| {
+            hook.0.wait();
+            hook.1.wait();
+        });
+        let thread = std::thread::spawn(move || drop(before.end_session()));
+        begun.wait();
+        let start = || players(&a).start_session_with("p", superseding());
+        let (earlier, later) = (start(), start());
+        go_on.wait();
+        thread.join().unwrap();
+        let (earlier, later) = if earlier_is_polled_first {
+            tokio::join!(earlier, later)
+        } else {
+            let (later, earlier) = tokio::join!(later, earlier);
+            (earlier, later)
+        };
+        assert_eq!(earlier.unwrap_err().kind(), ErrorKind::Superseded);
+        assert!(later.unwrap().is_active());
+    }
+    assert_eq!(a.session_count(), 1);
 }
 
 /// It ended the session that a player had, though nobody wanted its place.

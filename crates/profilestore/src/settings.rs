@@ -73,7 +73,7 @@ pub struct Settings {
     /// The longest that a single call (a message, a read, a removal, an operator's edit) takes,
     /// 30 s: waiting for its turn, the call and the store together. While the store is unavailable
     /// the call is tried again, the last time shortly before. A transaction that sets no deadline
-    /// has this one; [`crate::TransactionBuilder::deadline`] says what it does not bound.
+    /// has this one; [`crate::TransactionBuilder::deadline`] says what it does not bound. Above 0.
     pub call_timeout: Duration,
     /// Keep every saved version in the history, not just one an hour. Off.
     pub keep_every_save: bool,
@@ -192,6 +192,9 @@ impl Settings {
         }
         if self.first_load_repeat.is_zero() || self.load_repeat_period.is_zero() {
             return Some("the load repeat periods must be above 0");
+        }
+        if self.call_timeout.is_zero() {
+            return Some("the time that a call may take must be above 0");
         }
         if self.sweep_period.is_some_and(|period| period < Duration::from_secs(1)) {
             return Some("the sweep period must be at least 1 s; None leaves sweeping to others");

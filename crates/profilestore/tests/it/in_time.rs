@@ -212,6 +212,15 @@ async fn a_sweep_period_of_zero_is_refused() {
     assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
+/// Every call failed, as if the store had not answered.
+#[tokio::test(start_paused = true)]
+async fn a_time_of_zero_for_calls_is_refused() {
+    let server = world().server("a").await;
+    let refused = server.change_settings(|settings| settings.call_timeout = Duration::ZERO);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(server.settings().call_timeout, 10 * SECOND);
+}
+
 /// They stayed in the profile's queue, with all that they held, and later calls found it full.
 #[tokio::test(start_paused = true)]
 async fn calls_that_gave_up_behind_a_save_fill_no_queue() {

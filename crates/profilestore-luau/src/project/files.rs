@@ -83,6 +83,14 @@ pub(super) fn default_project(folder: &Path) -> Option<PathBuf> {
     files.into_iter().find(|file| file.is_file())
 }
 
+/// What a project is called that does not say so: as its file, or as the folder whose own it is.
+pub(super) fn name_of_project(file: &Path) -> Option<String> {
+    let file = PathBuf::from(shown(&std::path::absolute(file).ok()?));
+    let (_, stem) = kind_of(&file)?;
+    let name = if stem == "default" { file.parent()?.file_name()?.to_str()? } else { stem };
+    Some(name.to_owned())
+}
+
 /// What is in a folder, by name.
 pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, TreeError> {
     let unreadable = |error| TreeError::unreadable(folder, &error);

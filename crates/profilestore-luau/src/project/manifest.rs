@@ -74,7 +74,8 @@ impl Reader {
         let described = described(file, "tree", &manifest.tree)?;
         self.ignored.push((folder_of(file), globs(file, &manifest.glob_ignore_paths)?));
         let outer = self.legacy;
-        self.legacy = manifest.emit_legacy_scripts.unwrap_or(outer);
+        // Each project says so for itself.
+        self.legacy = manifest.emit_legacy_scripts.unwrap_or(true);
         let name = manifest.name.as_deref().or(name).unwrap_or("Project");
         let node = self.below(file, "is named by itself, or by a project that it names", |own| {
             own.instance(file, "tree", name, None, described)
@@ -151,10 +152,11 @@ impl Reader {
                 found
             }
         };
-        if node.is_none() && described.optional && described.class.is_none() {
+        let inferred = inferred(parent_class, name);
+        let is_nothing = node.is_none() && described.class.is_none() && inferred.is_none();
+        if is_nothing && described.optional {
             return Ok(None);
         }
-        let inferred = inferred(parent_class, name);
         let found = node.as_ref().map(|node| node.class.as_str());
         let class = match (described.class.as_deref(), found, inferred) {
             (Some(own), None | Some("Folder"), _) => own,

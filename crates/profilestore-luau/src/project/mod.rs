@@ -106,7 +106,7 @@ impl Tree {
         }
         let file = project_file(path)?;
         let mut reader = Reader::new(&file);
-        let root = reader.project(&file, None)?;
+        let root = reader.project(&file, files::name_of_project(&file).as_deref())?;
         let Reader { sources, warnings, aliases, .. } = reader;
         if root.depth() > MAX_DEPTH {
             return Err(TreeError::new(&file, too_deep()));
@@ -254,5 +254,7 @@ fn read_json(file: &Path) -> Result<Value, TreeError> {
         .map_err(|error| TreeError::new(file, format!("is no valid JSON: {error}")))
 }
 
+#[cfg(test)]
+mod documented;
 #[cfg(test)]
 mod tests;

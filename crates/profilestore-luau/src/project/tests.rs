@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn folder(files: &[(&str, &str)]) -> TempDir {
+pub(super) fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, text) in files {
         let file = folder.path().join(name);
@@ -30,7 +30,7 @@ fn lines_of(node: &Node, depth: usize, lines: &mut Vec<String>) {
 }
 
 /// The tree, a line for each instance.
-fn tree(files: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn tree(files: &[(&str, &str)]) -> Vec<String> {
     let folder = folder(files);
     let tree = Tree::read(folder.path()).expect("a tree");
     let mut lines = Vec::new();
@@ -39,7 +39,7 @@ fn tree(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// The problem that reading has, with the folder's name left out.
-fn problem(files: &[(&str, &str)]) -> String {
+pub(super) fn problem(files: &[(&str, &str)]) -> String {
     let folder = folder(files);
     let error = Tree::read(folder.path()).expect_err("a problem").to_string();
     error.replace(&shown(folder.path()), "GAME")

@@ -175,7 +175,7 @@ fn a_service_is_there_also_without_its_optional_path() {
     );
 }
 
-/// "If `$className` and `$path` are both set, `$path` must refer to a Folder", as Rojo's error says.
+/// "If `$className` and `$path` are both set, `$path` must refer to a Folder", says Rojo's error.
 #[test]
 fn a_class_and_a_path_of_another_class_are_a_mistake() {
     let project = r#"{ "name": "P", "tree": { "$className": "Folder",

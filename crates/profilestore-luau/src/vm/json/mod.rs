@@ -19,6 +19,7 @@ mod exact;
 mod ids;
 mod notes;
 mod read;
+mod shape;
 mod text;
 mod write;
 

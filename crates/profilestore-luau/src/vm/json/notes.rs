@@ -5,7 +5,11 @@
 //! note lives as long as the table and is out of the scripts' reach. A script sees nothing of it:
 //! it finds the nearest double, or nil, or an empty table.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    ffi::c_void,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use mlua::{AppDataRef, Lua, LuaString, Table, Value};
 
@@ -15,9 +19,30 @@ pub(super) struct All {
     notes: Table,
     /// Where the tables are that may have notes. Hardly any table has some, and asking Luau costs
     /// as much as writing a small table.
-    places: HashSet<usize>,
+    places: Places,
     /// At so many places those are looked for whose tables are gone.
     sweep_at: usize,
+}
+
+type Places = HashSet<usize, BuildHasherDefault<Spread>>;
+
+/// Spreads places, which are asked for more often than all else here.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, place: usize) {
+        let spread = (self.0 ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// As many places are kept without a look whether their tables are still there.
@@ -40,7 +65,12 @@ impl All {
         let weak = lua.create_table()?;
         weak.set("__mode", "k")?;
         notes.set_metatable(Some(weak))?;
-        Ok(Self { notes, places: HashSet::new(), sweep_at: PLACES })
+        Ok(Self { notes, places: Places::default(), sweep_at: PLACES })
+    }
+
+    /// Whether something may be noted about the table at a place.
+    pub(super) fn may_be_about(&self, place: *const c_void) -> bool {
+        self.places.contains(&place.addr())
     }
 
     /// What is noted about a table.
@@ -57,7 +87,7 @@ impl All {
             let pairs = self.notes.pairs::<Table, Value>();
             let there = pairs.map(|pair| pair.map(|(table, _)| place_of(&table)));
             // A table that was not reached would lose its notes, so all places stay then.
-            if let Ok(there) = there.collect::<mlua::Result<HashSet<_>>>() {
+            if let Ok(there) = there.collect::<mlua::Result<Places>>() {
                 self.places = there;
             }
             self.sweep_at = PLACES.max(2 * self.places.len());

@@ -2,6 +2,8 @@
 //!
 //! A reference to a Lua value costs more than writing it. So a table is walked through in one go,
 //! names and numbers come without a reference, and the memory that a table needs is shared by all.
+//! The objects of a list mostly have the same names, which are sorted and checked once, see
+//! [`super::shape`].
 
 use std::{ffi::c_void, mem};
 
@@ -10,7 +12,7 @@ use mlua::{AppDataRef, Lua, LuaString, Table, Value};
 use profilestore::storable::{self, Limits};
 use serde::Serialize;
 
-use super::{Problem, Unstorable, a_kind_of, exact, notes};
+use super::{Problem, Unstorable, a_kind_of, exact, notes, shape::Shape};
 
 /// What `HttpService` writes: as deep as its readers go, and more than any store takes, so that a
 /// game can look how large its data is.
@@ -74,6 +76,7 @@ fn written(
         tables: Vec::new(),
         names: Vec::new(),
         members: Vec::new(),
+        shapes: Vec::new(),
         notes,
         is_plain: true,
     };
@@ -119,6 +122,8 @@ struct Writer<'a> {
     names: Vec<u8>,
     /// What has these names.
     members: Vec<Member>,
+    /// The names of the object that was written last, for each depth.
+    shapes: Vec<Shape>,
     /// What was stored and a table cannot hold.
     notes: Option<AppDataRef<'a, notes::All>>,
     /// Nothing was noted about a table that was written.
@@ -215,12 +220,6 @@ impl Writer<'_> {
         json(&mut self.out, utf8(&bytes)?)
     }
 
-    fn name(&mut self, name: Name) -> Result<(), Problem> {
-        let name = utf8(&self.names[name.from..name.to])?;
-        storable::check_name(name)?;
-        json(&mut self.out, name)
-    }
-
     fn bytes_of(&self, name: Name) -> &[u8] {
         &self.names[name.from..name.to]
     }
@@ -232,13 +231,14 @@ impl Writer<'_> {
         }
         self.check_depth()?;
         self.tables.push(this);
-        self.entries(table)?;
+        let notes = self.notes.as_ref().filter(|all| all.may_be_about(this));
+        let notes = notes.and_then(|all| all.of(table));
+        self.entries(table, notes)?;
         self.tables.pop();
         Ok(())
     }
 
-    fn entries(&mut self, table: &Table) -> Result<(), Problem> {
-        let notes = self.notes.as_ref().and_then(|all| all.of(table));
+    fn entries(&mut self, table: &Table, notes: Option<Table>) -> Result<(), Problem> {
         let (first, names) = (self.members.len(), self.names.len());
         if notes.is_none() {
             let length = table.raw_len();
@@ -361,6 +361,39 @@ impl Writer<'_> {
 
     /// Writes the members from `first` on, whose names begin at `names`, and forgets them.
     fn object(&mut self, notes: Option<&Table>, first: usize, names: usize) -> Result<(), Problem> {
+        let depth = self.tables.len();
+        if self.shapes.len() <= depth {
+            self.shapes.resize_with(depth + 1, Shape::default);
+        }
+        let mut shape = mem::take(&mut self.shapes[depth]);
+        let ends = self.members[first..].iter().map(|member| member.name.to - names);
+        if shape.is_for(&self.names[names..], ends) {
+            self.members_by(&shape, notes, first)?;
+        } else {
+            self.sorted_members(notes, first)?;
+        }
+        self.shapes[depth] = shape;
+        self.members.truncate(first);
+        self.names.truncate(names);
+        Ok(())
+    }
+
+    /// Members whose names are in order and checked already.
+    fn members_by(
+        &mut self,
+        shape: &Shape,
+        notes: Option<&Table>,
+        first: usize,
+    ) -> Result<(), Problem> {
+        for (at, head) in shape.members() {
+            self.out.extend_from_slice(head);
+            self.member_value(notes, first + at)?;
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn sorted_members(&mut self, notes: Option<&Table>, first: usize) -> Result<(), Problem> {
         let Self { names: bytes, members, .. } = self;
         let bytes_of = |member: &Member| &bytes[member.name.from..member.name.to];
         members[first..].sort_unstable_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
@@ -371,17 +404,23 @@ impl Writer<'_> {
                 self.out.push(b',');
             }
             let name = self.members[at].name;
-            let value = mem::replace(&mut self.members[at].value, Value::Nil);
-            let step = Step::Name(name);
-            self.path.push(step);
-            self.name(name)?;
+            if let Err(problem) = write_name(&mut self.out, &self.names[name.from..name.to]) {
+                self.path.push(Step::Name(name));
+                return Err(problem);
+            }
             self.out.push(b':');
-            self.member(notes, step, &value)?;
-            self.path.pop();
+            self.member_value(notes, at)?;
         }
         self.out.push(b'}');
-        self.members.truncate(first);
-        self.names.truncate(names);
+        Ok(())
+    }
+
+    fn member_value(&mut self, notes: Option<&Table>, at: usize) -> Result<(), Problem> {
+        let Member { name, value } = &mut self.members[at];
+        let (step, value) = (Step::Name(*name), mem::replace(value, Value::Nil));
+        self.path.push(step);
+        self.member(notes, step, &value)?;
+        self.path.pop();
         Ok(())
     }
 
@@ -413,6 +452,13 @@ fn may_be_number(name: &str) -> bool {
 
 fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Problem> {
     serde_json::to_writer(out, value).map_err(|error| script(error.to_string()))
+}
+
+/// The name of a member, if it can be one.
+pub(super) fn write_name(out: &mut Vec<u8>, name: &[u8]) -> Result<(), Problem> {
+    let name = utf8(name)?;
+    storable::check_name(name)?;
+    json(out, name)
 }
 
 /// True when the keys of a table are the positions from 1 to `length`, and come in this order.

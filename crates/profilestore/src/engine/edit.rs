@@ -45,11 +45,12 @@ impl Engine {
                 if let Some(entry) = settled {
                     return Ok(entry);
                 }
+                let next_look = deadline.at().min(engine.link.env.after(look_in));
+                engine.link.env.sleep_until(next_look).await;
+                // A look would have no time left.
                 if engine.link.env.now() >= deadline.at() {
                     return Err(still_waits(&key, &request));
                 }
-                let next_look = deadline.at().min(engine.link.env.after(look_in));
-                engine.link.env.sleep_until(next_look).await;
                 look_in = (look_in * 2).min(LAST_LOOK);
                 let step = engine.link.deadline().min(deadline);
                 let looked = if engine.link.env.now() >= judged + JUDGE_AGAIN {

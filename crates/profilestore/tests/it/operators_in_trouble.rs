@@ -1,7 +1,10 @@
 //! What the simulation found when operators came into its world.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -273,6 +276,26 @@ async fn an_edit_that_waits_for_the_holder_answers_when_its_patience_is_over() {
     let edit = ann.edit_as(world.env.uuid(), &key(), &more_coins(1), patience);
     assert_eq!(edit.await.unwrap_err().kind(), ErrorKind::Unknown);
     assert_eq!(began.elapsed(), patience);
+}
+
+/// Its last look had no time left, and that counted as an error of the store.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_waits_for_a_silent_holder_is_no_error_of_the_store() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let _held = open(&a, "p").await;
+    a.crash();
+    let errors = Arc::new(AtomicUsize::new(0));
+    let count = errors.clone();
+    b.on_error(move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    world.store.plan().slow(Duration::from_millis(20));
+    let ann = b.operator(Attribution::new("ann"));
+    let patience = Duration::from_millis(2_800);
+    let edit = ann.edit_as(world.env.uuid(), &key(), &more_coins(1), patience);
+    assert_eq!(edit.await.unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(errors.load(Ordering::SeqCst), 0);
 }
 
 /// The log said that it was refused, and when the store was back the session was stolen.

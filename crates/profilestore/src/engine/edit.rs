@@ -34,7 +34,7 @@ impl Engine {
     ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
         let engine = self.clone();
         let key = key.clone();
-        let deadline = Deadline::new(self.link.env.now(), self.link.env.after(patience));
+        let deadline = Deadline::own(self.link.env.now(), self.link.env.after(patience));
         let step = self.link.deadline().min(deadline);
         let first = step.sync_scope(|| self.edit_step(&key, request.clone()));
         async move {

@@ -5,9 +5,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::time::Instant;
-
-use super::{Link, deadline::Patience, hosting::Stop};
+use super::{
+    Link,
+    deadline::{Deadline, Patience},
+    hosting::Stop,
+};
 use crate::{
     data_store::{
         Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStoreExt, Incarnation,
@@ -80,21 +82,24 @@ impl Link {
     async fn try_commit_by(
         &self,
         commit: &Commit,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Result<CommitReply, StoreError> {
         if self.stopped().is_some() {
             return Err(hosted_elsewhere());
         }
         let result = match deadline {
             Some(deadline) => {
-                self.store.commit_one_by(commit.clone(), self.env.on_tokios_clock(deadline)).await
+                let by = self.env.on_tokios_clock(deadline.at());
+                self.store.commit_one_by(commit.clone(), by).await
             }
             None => self.store.commit_one(commit.clone()).await,
         };
         match &result {
             Ok(reply) => self.hint(reply).await,
             Err(error) => {
-                self.note_error(error, commit.changes.first().and_then(Change::key));
+                if !deadline.is_some_and(|own| own.is_over_by_choice(self.env.now())) {
+                    self.note_error(error, commit.changes.first().and_then(Change::key));
+                }
                 if error.conflict() == Some(&ConflictKind::Hosted) {
                     self.stop(Stop::Hosted);
                 }
@@ -348,7 +353,9 @@ impl Link {
             };
             match self.env.timeout_at(deadline.at(), read()).await.unwrap_or_else(|_| late()) {
                 Err(error) if error.is_transient() => {
-                    self.note_error(&error, key);
+                    if !deadline.is_over_by_choice(self.env.now()) {
+                        self.note_error(&error, key);
+                    }
                     let wanted =
                         backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
                     let Some(wait) = deadline.pause(self.env.now(), wanted) else {

@@ -22,13 +22,20 @@ const LAST_TRY: Duration = Duration::from_millis(500);
 pub(crate) struct Deadline {
     at: Instant,
     last_try: Instant,
+    /// The caller chose it, and calls may take longer.
+    own: bool,
 }
 
 impl Deadline {
     /// The deadline of a call that is made now.
     pub(crate) fn new(now: Instant, at: Instant) -> Self {
         let time = at.saturating_duration_since(now);
-        Self { at, last_try: at - LAST_TRY.min(time / 10) }
+        Self { at, last_try: at - LAST_TRY.min(time / 10), own: false }
+    }
+
+    /// The same for one that the caller chose, and that is earlier than the usual one.
+    pub(crate) fn own(now: Instant, at: Instant) -> Self {
+        Self { own: true, ..Self::new(now, at) }
     }
 
     /// The deadline of the call that is being done. None outside of calls.
@@ -48,6 +55,12 @@ impl Deadline {
     /// True once there is no time for another attempt.
     pub(crate) fn is_over(self, now: Instant) -> bool {
         now >= self.last_try
+    }
+
+    /// True once a deadline is over that the caller chose: it is then no fault of the store that it
+    /// has not answered.
+    pub(crate) fn is_over_by_choice(self, now: Instant) -> bool {
+        self.own && now >= self.at
     }
 
     /// Does something that goes by this deadline.
@@ -74,7 +87,7 @@ pub(crate) trait Patience {
     fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration>;
 
     /// When each attempt is to be answered, if a moment is set for it.
-    fn ends(&self) -> Option<Instant> {
+    fn ends(&self) -> Option<Deadline> {
         None
     }
 
@@ -91,8 +104,8 @@ impl Patience for Deadline {
         (!left.is_zero()).then(|| wanted.min(left))
     }
 
-    fn ends(&self) -> Option<Instant> {
-        Some(self.at)
+    fn ends(&self) -> Option<Deadline> {
+        Some(*self)
     }
 }
 
@@ -122,7 +135,7 @@ impl<P: Patience> Patience for Eager<P> {
         self.0.pause(now, wanted)
     }
 
-    fn ends(&self) -> Option<Instant> {
+    fn ends(&self) -> Option<Deadline> {
         self.0.ends()
     }
 
@@ -159,5 +172,17 @@ mod tests {
         }
         assert_eq!(attempts, [0.0, 1.0, 3.0, 7.0, 15.0, 29.5]);
         assert!(deadline.is_over(at));
+    }
+
+    #[test]
+    fn only_a_deadline_of_the_callers_own_is_over_by_choice() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let (usual, own) = (Deadline::new(now, now + second), Deadline::own(now, now + second));
+        assert!(!own.is_over_by_choice(now) && own.is_over_by_choice(now + second));
+        assert!(!usual.is_over_by_choice(now + second));
+        // The usual one counts where it comes first.
+        let later = Deadline::own(now, now + 2 * second);
+        assert!(!usual.min(later).is_over_by_choice(now + 2 * second));
     }
 }

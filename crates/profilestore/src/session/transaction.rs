@@ -93,8 +93,11 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     sent: F,
 ) -> impl Future<Output = Result<Transacted>> + Send + 'static + use<F> {
     let began = link.env.now();
-    let deadline =
-        Deadline::new(began, link.env.after(time.unwrap_or_else(|| link.settings().call_timeout)));
+    let usual = link.env.after(link.settings().call_timeout);
+    let deadline = match time.map(|time| link.env.after(time)) {
+        Some(own) if own < usual => Deadline::own(began, own),
+        at => Deadline::new(began, at.unwrap_or(usual)),
+    };
     let lined_up = line_up(link, sessions);
     let (mut reply, answer) = Answer::to_come();
     let lined_up = lined_up.map(|(turns, arrivals)| {

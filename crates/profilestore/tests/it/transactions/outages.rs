@@ -237,3 +237,30 @@ async fn a_trade_that_meets_a_restored_backup_ends_by_its_deadline() {
     assert!(alice.is_over() && bob.is_over());
     assert_eq!(both(&alice, &bob), (100, 100));
 }
+
+/// Five of them made the server's state critical, although the store answered each time.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_the_callers_own_that_passes_is_no_error_of_the_store() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let (alice, bob) = pair(&a).await;
+    let errors = Arc::new(AtomicU64::new(0));
+    let count = errors.clone();
+    a.on_error(move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    // Each request arrives in time, and its answer does not.
+    world.store.plan().slow(SECOND / 10);
+    for _ in 0..7 {
+        let time = Duration::from_millis(90);
+        move_coins(a.transaction().deadline(time), &alice, &bob, 1).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+    }
+    assert_eq!(errors.load(Ordering::SeqCst), 0);
+    assert!(!a.is_critical_state());
+    assert_eq!(both(&alice, &bob), (93, 107));
+    // One that does not arrive at all, long before the deadline, is one.
+    world.store.plan().fail(Fault::Refused, 1);
+    move_coins(a.transaction().deadline(20 * SECOND), &alice, &bob, 1).await.unwrap();
+    assert_eq!(errors.load(Ordering::SeqCst), 1);
+}

@@ -19,9 +19,6 @@ pub(crate) struct Series {
 /// What the name of a backup ends in until it is complete.
 const PARTIAL: &str = ".partial";
 
-/// What the names of SQLite's files end in: the file's own, and those beside it.
-const BESIDE: [&str; 4] = ["", "-journal", "-wal", "-shm"];
-
 /// How a time is written in a file's name.
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 
@@ -73,27 +70,29 @@ impl Series {
         (self.name(unix_ms).file_name()?.to_str()? == name).then_some(unix_ms)
     }
 
-    /// Deletes what backups that were broken off left behind, and says which. A file that is being
-    /// written is locked by the process that writes it. A backup that failed on a full disk leaves
-    /// nothing but its journal behind.
+    /// Deletes what backups that were killed left behind, and says which. One that is being made is
+    /// locked by the process that makes it.
     pub(crate) fn clear(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut cleared = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(|e| failed("read", &self.folder, &e))? {
             let path = entry.map_err(|error| failed("read", &self.folder, &error))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Some((begun, more)) = name.rsplit_once(PARTIAL) else { continue };
-            if !BESIDE.contains(&more) || self.time_of(begun).is_none() {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let begun = name.and_then(|name| name.strip_suffix(PARTIAL));
+            if begun.is_none_or(|name| self.time_of(name).is_none()) {
                 continue;
             }
-            let partial = self.folder.join(format!("{begun}{PARTIAL}"));
-            let is_left = match File::open(&partial) {
-                Ok(file) => more.is_empty() && file.try_lock().is_ok(),
-                Err(error) => error.kind() == io::ErrorKind::NotFound,
-            };
-            // A journal goes with what it is beside, which is found by itself.
-            if is_left && remove(&path)? {
-                for more in BESIDE {
-                    remove(&self.folder.join(format!("{begun}{PARTIAL}{more}")))?;
+            let free = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+            if free {
+                // By the file's own name the others are found again.
+                for more in ["-journal", "-wal", "-shm", ""] {
+                    let mut file = path.clone().into_os_string();
+                    file.push(more);
+                    match fs::remove_file(&file) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(failed("delete", Path::new(&file), &error));
+                        }
+                        _ => {}
+                    }
                 }
                 cleared.push(path);
             }
@@ -118,15 +117,6 @@ fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-/// False: there is no such file.
-fn remove(path: &Path) -> Result<bool, Failure> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("delete", path, &error)),
-    }
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -154,24 +144,6 @@ mod tests {
         assert_eq!(names(folder.path()), [other, being_made]);
         drop(lock);
         assert_eq!(series.clear().unwrap(), [folder.path().join(being_made)]);
-    }
-
-    /// One came with each try.
-    #[test]
-    fn the_journal_that_a_failed_backup_left_is_deleted() {
-        let folder = tempfile::tempdir().unwrap();
-        let series = Series::of(Path::new("/srv/game/profiles.db"), folder.path()).unwrap();
-        let left = "profiles-2026-09-21T14-13-20Z.db.partial-journal";
-        let being_made = "profiles-2026-09-21T15-13-20Z.db.partial";
-        let its_own = "profiles-2026-09-21T15-13-20Z.db.partial-journal";
-        let other = "game-2026-09-21T14-13-20Z.db.partial-journal";
-        for name in [left, being_made, its_own, other] {
-            fs::write(folder.path().join(name), "x").unwrap();
-        }
-        let lock = File::open(folder.path().join(being_made)).unwrap();
-        lock.try_lock().unwrap();
-        assert_eq!(series.clear().unwrap(), [folder.path().join(left)]);
-        assert_eq!(names(folder.path()), [other, being_made, its_own]);
     }
 
     #[test]

@@ -277,8 +277,12 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if let Err(err) = remove(&self.partial) {
-            tracing::warn!(%err, "an unfinished file stays behind");
+        // The connection to it is closed by now. Where that failed, its journal is still there. The
+        // file itself goes last: as long as it is there, no other process writes one of this name.
+        for more in ["-journal", "-wal", "-shm", ""] {
+            if let Err(err) = remove(&beside(&self.partial, more)) {
+                tracing::warn!(%err, "an unfinished file stays behind");
+            }
         }
     }
 }
@@ -323,5 +327,23 @@ fn taken(path: &Path) -> StoreError {
 fn io_failed(what: &str, path: &Path, err: &io::Error) -> StoreError {
     StoreError::Unavailable {
         reason: format!("cannot {what} a file: {err}: path=`{}`", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a full disk the journal stayed.
+    #[test]
+    fn a_file_that_is_not_finished_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = folder.path().join("copy.db");
+        let file = NewFile::named(&name).expect("a file");
+        for more in ["-journal", "-wal", "-shm"] {
+            std::fs::write(beside(&file.partial, more), "x").expect("written");
+        }
+        drop(file);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a list").count(), 0);
     }
 }

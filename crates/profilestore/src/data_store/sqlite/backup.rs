@@ -72,6 +72,8 @@ impl SqliteStore {
         options: &SqliteOptions,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Incarnation, StoreError> {
+        let to = schema::real(to);
+        let to = to.as_path();
         super::nameless::refuse_nameless_log(to)?;
         let there = is_there(to)?;
         if there && existing == Existing::Keep {

@@ -211,7 +211,7 @@ impl Trouble {
 impl SqliteStore {
     /// Opens a store, and makes it when the file is missing or empty. Waits for the disk, so call
     /// it outside async code or on the blocking pool. The calls of the opened store need a tokio
-    /// runtime.
+    /// runtime. A link to a file, also to one that is not there yet, stands for that file.
     ///
     /// A file of an earlier format is migrated, which reads and writes every value once and needs
     /// as much room again meanwhile; programs of earlier versions cannot open it any more.
@@ -228,7 +228,7 @@ impl SqliteStore {
     /// it, the store cannot be opened ([`StoreError::Invalid`]). A store whose log was deleted
     /// under another program is refused until that has happened ([`StoreError::Unavailable`]).
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
+        let path = schema::real(path.as_ref());
         kept::refuse_beside_kept(&path)?;
         nameless::refuse_nameless_log(&path)?;
         let conn = migrate::open_or_create(&path, &options)?;
@@ -245,7 +245,7 @@ impl SqliteStore {
         path: impl AsRef<Path>,
         options: SqliteOptions,
     ) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
+        let path = schema::real(path.as_ref());
         kept::refuse_beside_kept(&path)?;
         nameless::refuse_nameless_log(&path)?;
         let why = match schema::look(&path)? {
@@ -281,10 +281,11 @@ impl SqliteStore {
     /// The format of a store that [`SqliteStore::open`] would migrate; None when it would not, and
     /// for a file that is missing or empty. Changes nothing. Fails as opening it does.
     pub fn earlier_format(path: impl AsRef<Path>) -> Result<Option<i64>, StoreError> {
-        kept::refuse_beside_kept(path.as_ref())?;
+        let path = schema::real(path.as_ref());
+        kept::refuse_beside_kept(&path)?;
         // A look at a file with a log makes the log's files where they are missing.
-        nameless::refuse_nameless_log(path.as_ref())?;
-        schema::earlier_format(path.as_ref())
+        nameless::refuse_nameless_log(&path)?;
+        schema::earlier_format(&path)
     }
 
     /// Makes a damaged file readable again as far as its tables are: makes its indices anew from
@@ -336,7 +337,7 @@ impl SqliteStore {
         self.inner.still_there()
     }
 
-    /// The file's path, as it was given.
+    /// The file's path: as it was given, or what a link of that name leads to.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }

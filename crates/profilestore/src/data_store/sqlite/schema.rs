@@ -430,6 +430,18 @@ fn open(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(uri, flags(role) | OpenFlags::SQLITE_OPEN_URI)
 }
 
+/// The file that a path leads to, also when that is not there yet: SQLite follows links, and has
+/// its log beside the file itself.
+pub(super) fn real(path: &Path) -> PathBuf {
+    let mut real = path.to_owned();
+    // As many as a system follows. Of a circle one is left, which cannot be opened.
+    for _ in 0..40 {
+        let Ok(to) = std::fs::read_link(&real) else { break };
+        real = real.parent().unwrap_or(Path::new("")).join(to);
+    }
+    real
+}
+
 /// A name with something behind it.
 pub(super) fn beside(name: &Path, more: &str) -> PathBuf {
     let mut beside = OsString::from(name);

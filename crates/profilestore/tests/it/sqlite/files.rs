@@ -47,6 +47,37 @@ async fn an_empty_file_becomes_a_store() {
     put(&open(&path(&dir)), &key("a"), "one").await.unwrap();
 }
 
+/// Its log was looked for beside the link, and said to be deleted.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_stands_for_the_file_that_it_leads_to() {
+    let dir = folder();
+    let (there, link) = (dir.path().join("there"), dir.path().join("link.db"));
+    fs::create_dir(&there).unwrap();
+    // Over another link, and to a file that is not there yet.
+    std::os::unix::fs::symlink("there/second.db", &link).unwrap();
+    std::os::unix::fs::symlink("game.db", there.join("second.db")).unwrap();
+    let game = there.join("game.db");
+    {
+        let store = open(&link);
+        assert_eq!(store.path(), game);
+        put(&store, &key("a"), "one").await.unwrap();
+        store.check_files().unwrap();
+        let reading = SqliteStore::open_to_read(&link, fast()).unwrap();
+        assert_eq!(text(&state(&reading, &key("a")).await), Some("one"));
+    }
+    assert_eq!(SqliteStore::earlier_format(&link).unwrap(), None);
+    assert!(link.is_symlink() && !game.is_symlink());
+    // What was rescued lies beside the file.
+    let kept = there.join("game.db.rescued-1");
+    fs::write(&kept, "x").unwrap();
+    for refused in [SqliteStore::open(&link, fast()), SqliteStore::open_to_read(&link, fast())] {
+        let refused = refused.expect_err("an operator has to decide");
+        let said = format!("{refused:?}");
+        assert!(said.contains(&kept.display().to_string()), "{said}");
+    }
+}
+
 #[test]
 fn files_that_are_not_ours_are_left_alone() {
     let dir = folder();

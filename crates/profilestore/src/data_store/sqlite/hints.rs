@@ -10,6 +10,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, Weak},
+    thread::ThreadId,
     time::Duration,
 };
 
@@ -37,11 +38,25 @@ const PERIOD: Duration = Duration::from_millis(3);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const AFTER_THE_END: Duration = Duration::from_secs(60);
 
+/// How long the last drop of a messenger waits for its thread to close its connection.
+const CLOSING: Duration = Duration::from_millis(200);
+
 /// Hints between the processes that share a store's file. Cheap to clone; its thread ends with the
-/// last clone.
+/// last clone, whose drop waits for that for 200 ms at most.
 #[derive(Clone)]
 pub struct SqliteMessenger {
     shared: Arc<Shared>,
+    _closer: Arc<Closer>,
+}
+
+/// Waits when the last clone of the messenger is dropped: the connection that is closed last
+/// removes the log, and a process that ends sooner leaves it there.
+struct Closer(Arc<Bell>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.wait_for_the_end(CLOSING);
+    }
 }
 
 impl fmt::Debug for SqliteMessenger {
@@ -59,11 +74,24 @@ struct Shared {
     started: Mutex<bool>,
 }
 
-/// Wakes the thread: for its first listener, and to end.
+/// Wakes the thread: for its first listener, and to end. Tells when it has ended.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
     condvar: Condvar,
+    /// The thread, while it runs.
+    thread: Mutex<Option<ThreadId>>,
+    ended: Condvar,
+}
+
+/// The thread has let go of everything.
+struct Ended<'a>(&'a Bell);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.thread.lock() = None;
+        self.0.ended.notify_all();
+    }
 }
 
 impl Bell {
@@ -82,6 +110,14 @@ impl Bell {
         }
         *rung = false;
     }
+
+    /// Waits until the thread has ended, if there is one. The thread does not wait for itself.
+    fn wait_for_the_end(&self, most: Duration) {
+        let mut thread = self.thread.lock();
+        if *thread != Some(std::thread::current().id()) {
+            self.ended.wait_while_for(&mut thread, |thread| thread.is_some(), most);
+        }
+    }
 }
 
 impl Drop for Shared {
@@ -94,10 +130,11 @@ impl SqliteMessenger {
     /// Hints among the users of this store's file.
     pub fn new(store: &SqliteStore) -> Self {
         let (path, options) = (store.inner.path.clone(), store.inner.options.clone());
-        let (here, bell) = (LocalMessenger::new(), Arc::default());
+        let (here, bell) = (LocalMessenger::new(), Arc::<Bell>::default());
         let guard = store.inner.guard.clone();
-        let started = Mutex::new(false);
-        Self { shared: Arc::new(Shared { path, options, guard, here, bell, started }) }
+        let (started, closer) = (Mutex::new(false), Closer(Arc::clone(&bell)));
+        let shared = Arc::new(Shared { path, options, guard, here, bell, started });
+        Self { shared, _closer: Arc::new(closer) }
     }
 
     /// Starts the thread, if it does not run yet. Without one, hints within this process still go
@@ -110,8 +147,13 @@ impl SqliteMessenger {
         let (shared, bell) = (Arc::downgrade(&self.shared), self.shared.bell.clone());
         let thread = std::thread::Builder::new().name("profilestore-hints".into());
         let watch = Watch::new(self.shared.guard.clone());
-        match thread.spawn(move || watch.run(&shared, &bell)) {
-            Ok(_) => *started = true,
+        let mut running = self.shared.bell.thread.lock();
+        let run = move || {
+            let _ended = Ended(&bell);
+            watch.run(&shared, &bell);
+        };
+        match thread.spawn(run) {
+            Ok(thread) => (*started, *running) = (true, Some(thread.thread().id())),
             Err(err) => tracing::warn!(%err, "no thread for hints between processes"),
         }
     }
@@ -215,5 +257,33 @@ impl Watch {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use super::*;
+
+    /// The log stayed behind when the process ended sooner than the thread.
+    #[test]
+    fn a_drop_waits_for_the_thread_and_the_thread_not_for_itself() {
+        const LONG: Duration = Duration::from_secs(600);
+        let (bell, let_go) = (Bell::default(), AtomicBool::new(false));
+        bell.wait_for_the_end(LONG);
+        *bell.thread.lock() = Some(std::thread::current().id());
+        bell.wait_for_the_end(LONG);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let _ended = Ended(&bell);
+                bell.wait(None);
+                let_go.store(true, SeqCst);
+            });
+            *bell.thread.lock() = Some(thread.thread().id());
+            bell.ring();
+            bell.wait_for_the_end(LONG);
+            assert!(let_go.load(SeqCst));
+        });
     }
 }

@@ -373,11 +373,14 @@ impl Link {
             return;
         }
         metrics::counter!("profilestore_store_errors_total").increment(1);
-        // This one does not go by itself, and every attempt meets it.
+        // These stay for a while, and every attempt for every profile meets them.
         let now = self.env.now();
-        let again =
-            matches!(error, StoreError::TakenAway { .. }) && !self.health.is_to_be_said_again(now);
-        if !again {
+        let stays = match error {
+            StoreError::TakenAway { .. } => Some("it was taken away"),
+            StoreError::Unavailable { reason } => Some(reason.as_str()),
+            _ => None,
+        };
+        if stays.is_none_or(|why| self.health.is_to_be_said_again(why, now)) {
             tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store \
                 failed");
         }

@@ -48,12 +48,15 @@ pub(crate) struct Health {
     pub(crate) on_nearly_full: Signal<OnNearlyFull>,
     critical: AtomicBool,
     errors: Mutex<Errors>,
-    /// When it was logged that the store was taken away.
-    said: Mutex<Option<Instant>>,
+    /// Which errors that stay were logged, and when.
+    said: Mutex<VecDeque<(String, Instant)>>,
 }
 
-/// How often the log says that the store was taken away.
+/// How often the log says the same of an error that stays.
 const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// How many of these are known apart.
+const SAID_AT_MOST: usize = 16;
 
 /// The pure part: which errors still count, and since when they have been few.
 #[derive(Default)]
@@ -100,11 +103,13 @@ impl Health {
     }
 
     /// Whether an error that stays is to be logged now: at first, and then once a minute.
-    pub(crate) fn is_to_be_said_again(&self, now: Instant) -> bool {
+    pub(crate) fn is_to_be_said_again(&self, why: &str, now: Instant) -> bool {
         let mut said = self.said.lock();
-        let due = said.is_none_or(|at| now.saturating_duration_since(at) >= SAID_EVERY);
+        said.retain(|(_, at)| now.saturating_duration_since(*at) < SAID_EVERY);
+        let due = said.iter().all(|(before, _)| before != why);
         if due {
-            *said = Some(now);
+            said.truncate(SAID_AT_MOST - 1);
+            said.push_front((why.to_owned(), now));
         }
         due
     }
@@ -171,11 +176,18 @@ mod tests {
     #[test]
     fn an_error_that_stays_is_logged_at_first_and_then_once_a_minute() {
         let (health, base) = (Health::default(), Instant::now());
-        let said = |s| health.is_to_be_said_again(base + Duration::from_secs(s));
+        let said = |why: &str, s| health.is_to_be_said_again(why, base + Duration::from_secs(s));
         assert_eq!(
-            [0, 1, 59, 60, 61, 119, 120].map(said),
+            [0, 1, 59, 60, 61, 119, 120].map(|s| said("the disk is full", s)),
             [true, false, false, true, false, false, true]
         );
+        assert!(said("no connection", 121), "another one");
+        assert!(!said("the disk is full", 122) && !said("no connection", 122));
+        // No more than so many are kept, whatever comes.
+        for n in 0..100 {
+            assert!(said(&format!("error {n}"), 123));
+        }
+        assert_eq!(health.said.lock().len(), SAID_AT_MOST);
     }
 
     #[test]

@@ -424,17 +424,24 @@ async fn operations(store: &dyn DataStore) -> Result<Operations, Failure> {
 struct Later {
     undone: BTreeSet<String>,
     vacuumed: bool,
+    /// Files that were imported whole, as they were named.
+    imported: BTreeSet<String>,
 }
 
 impl Later {
     /// Whether a later entry makes up for this one.
     fn settles(&mut self, entry: &AuditEntry) -> bool {
+        let file = entry.details.get("file").and_then(Value::as_str);
         let settled = match &*entry.action {
             "vacuum" => self.vacuumed,
+            "import" => file.is_some_and(|file| self.imported.contains(file)),
             _ => self.undone.contains(&entry.operation.to_string()),
         };
         if entry.outcome == AuditOutcome::Done {
             self.vacuumed |= entry.action == "vacuum";
+            if entry.action == "import" {
+                self.imported.extend(file.map(str::to_owned));
+            }
             let undoes = entry.details.get("undoes").and_then(Value::as_str);
             self.undone.extend(undoes.map(str::to_owned));
         }

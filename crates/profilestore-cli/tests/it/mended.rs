@@ -481,3 +481,18 @@ fn a_store_may_be_named_by_a_link() {
     assert_eq!(place.ok(&get), "11\n");
     assert!(link.is_symlink() && !file.is_symlink());
 }
+
+#[test]
+fn an_import_that_was_killed_is_not_wrong_any_more_once_its_file_was_imported_whole() {
+    let place = Place::new();
+    let killed = |file: &str| {
+        AuditEntry::new(Env::system().uuid(), "import", Vec::new(), Attribution::new("bob"))
+            .detail("file", file)
+            .outcome(AuditOutcome::Pending)
+    };
+    book(&place, &[killed("in.jsonl"), killed("in.jsonl"), killed("other.jsonl")]);
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let ran = place.run(&["status"]);
+    assert!(ran.stdout.contains("pending      1 operation\n"), "{ran:?}");
+}

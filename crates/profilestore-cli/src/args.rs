@@ -40,7 +40,7 @@ Exit codes:
   1  the work failed, or was done and found something wrong (said on stderr or in the report)
   2  the command line is wrong
   3  the store cannot be opened, reached or used
-  4  there is no such profile or version
+  4  there is no such profile, version or store name
 
 Times are UTC, and may be given as 2026-11-21, 2026-11-21 14:00, 2h (ago) or yesterday 18:30. With --json, output is one JSON document, or one JSON object a line for lists; times are Unix milliseconds.";
 

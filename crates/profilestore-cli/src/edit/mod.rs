@@ -263,6 +263,9 @@ impl EditCommand {
             prefix: self.prefix.clone(),
             filter: self.by_value.filter.clone(),
         };
+        if !self.new_too {
+            check_name(&file, &profiles).await?;
+        }
         if profiles.filter.is_some() && !app.json {
             note(format_args!("{}", says_scan(&query(&profiles))));
         }
@@ -381,13 +384,7 @@ impl EditCommand {
                     (None, Some(_)) => Without::ProfileOrChange,
                     (None, None) => Without::Profile,
                 };
-                show(operation, &report, without, seconds)?;
-                if self.new_too {
-                    say(format_args!(
-                        "new profiles get the edit too, until it is undone; see: \
-                        profilestore edit --standing"
-                    ))?;
-                }
+                show(operation, &report, without, self.new_too, seconds)?;
             }
         }
         Ok(if report.refused.is_empty() && report.waiting.is_empty() {
@@ -448,6 +445,19 @@ fn query(profiles: &EditScope) -> KeyQuery {
     let EditScope { store, scope, prefix, .. } = profiles.clone();
     let filter = prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
     KeyQuery { store: Some(store), scope, filter, after: None, limit: PAGE }
+}
+
+/// Fails when there is nothing under a name that an edit is for: it is mistyped.
+async fn check_name(file: &Store, profiles: &EditScope) -> Result<(), Failure> {
+    let any = KeyQuery { filter: KeyFilter::All, limit: 1, ..query(profiles) };
+    if !file.keys(&any).await?.is_empty() {
+        return Ok(());
+    }
+    let EditScope { store, scope, .. } = profiles;
+    let scope = scope.as_ref().map_or_else(String::new, |scope| format!(" scope=`{scope}`"));
+    Err(Failure::NotFound(format!(
+        "there are no profiles of that name; see: profilestore list: store-name=`{store}`{scope}"
+    )))
 }
 
 /// A game server for the length of one command.

@@ -98,10 +98,12 @@ impl<'a> Row<'a> {
     }
 }
 
+/// `stands`: new profiles get the edit too.
 pub(super) fn show(
     operation: Uuid,
     report: &BulkReport,
     without: Without,
+    stands: bool,
     seconds: f64,
 ) -> Result<(), Failure> {
     let live = if report.by_holders > 0 {
@@ -136,7 +138,16 @@ pub(super) fn show(
                 profilestore edit --resume {operation}"
         ))?;
     }
-    say(format_args!("undo it with: profilestore edit --undo {operation}"))
+    if stands {
+        say(format_args!(
+            "new profiles get the edit too, until it is undone; see: profilestore edit --standing"
+        ))?;
+    }
+    let edited = report.done > report.unchanged || report.before > 0;
+    if edited || stands || !report.waiting.is_empty() {
+        say(format_args!("undo it with: profilestore edit --undo {operation}"))?;
+    }
+    Ok(())
 }
 
 pub(super) fn progress_bar(of: Option<u64>) -> ProgressBar {

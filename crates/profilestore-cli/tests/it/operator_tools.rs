@@ -364,3 +364,27 @@ fn status_is_shown_again_until_it_is_interrupted() {
     }
     assert_eq!((screens, child.wait().unwrap().code()), (3, Some(0)));
 }
+
+/// It said how to undo it, and a name that was mistyped gave `0 profiles edited` and 0.
+#[test]
+fn an_edit_that_changes_nothing_is_not_to_be_undone_and_a_mistyped_name_is_told() {
+    let place = place();
+    let edit = |more: &[&str]| {
+        place.run(&[&["edit", "--all", "--set", "/Coins=20", "--store-name"], more].concat())
+    };
+    let ran = edit(&["PlayerData", "--yes"]);
+    assert!(ran.code == 0 && !ran.stdout.contains("undo"), "{ran:?}");
+    let ran = edit(&["PlayerData", "--prefix", "b", "--yes"]);
+    assert!(ran.code == 0 && !ran.stdout.contains("undo"), "{ran:?}");
+    for (more, named) in [
+        (&["Playerdata", "--yes"][..], "store-name=`Playerdata`"),
+        (&["Playerdata", "--dry-run"][..], "store-name=`Playerdata`"),
+        (&["PlayerData", "--scope", "live", "--yes"][..], "store-name=`PlayerData` scope=`live`"),
+    ] {
+        let ran = edit(more);
+        assert!(ran.code == 4 && ran.stderr.contains(named), "{ran:?}");
+    }
+    // A store that is to come may be named.
+    let ran = edit(&["Pets", "--new-too", "--yes"]);
+    assert!(ran.code == 0 && ran.stdout.contains("undo it with: "), "{ran:?}");
+}

@@ -431,7 +431,8 @@ struct Later {
 impl Later {
     /// Whether a later entry makes up for this one.
     fn settles(&mut self, entry: &AuditEntry) -> bool {
-        let file = entry.details.get("file").and_then(Value::as_str);
+        // What came through a pipe (`-`) has no name.
+        let file = entry.details.get("file").and_then(Value::as_str).filter(|file| *file != "-");
         let settled = match &*entry.action {
             "vacuum" => self.vacuumed,
             "import" => file.is_some_and(|file| self.imported.contains(file)),

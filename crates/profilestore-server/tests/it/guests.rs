@@ -70,7 +70,8 @@ async fn another_run_that_resumes_a_game_server_is_told_all_and_the_run_before_n
     let served = Served::start().await;
     let mut before = game(&served, "eu-1").await;
     let epoch = before.start(1, "user-1").await["epoch"].clone();
-    let mut anew = game(&served, "eu-1").await;
+    // The client names its run after its job, so a run of its own needs another job.
+    let mut anew = game(&served, "eu-1 anew").await;
     anew.welcome = before.welcome.clone();
     let named = json!([[1, "PlayerData", "global", "user-1", epoch]]);
     assert!(anew.resume(served.address, named).await);

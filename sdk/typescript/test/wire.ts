@@ -1,5 +1,6 @@
 /** A session on a connection that the test answers. */
 import assert from "node:assert/strict";
+import { after } from "node:test";
 import type { Outcome } from "../dist/connection.js";
 import type { ServerFrame } from "../dist/frames.js";
 import { Beside } from "../dist/session/beside.js";
@@ -68,7 +69,10 @@ export function session(
   const document = new Document<{ coins: number }>('{"coins":0}', plain, check, beside);
   const opened = { s: 1, store: "S", scope: "global", key: "k", epoch: 1, version: 1, meta };
   const thrown = (fault: unknown) => assert.fail(String(fault));
-  return { wire, profile: new Profile(opened, document, wire, saveWithinMs, thrown) };
+  const profile = new Profile(opened, document, wire, saveWithinMs, thrown);
+  // Otherwise the save that is due in a minute keeps the process until then.
+  after(() => profile.abandon());
+  return { wire, profile };
 }
 
 export const turn = () => new Promise((done) => setImmediate(done));

@@ -18,6 +18,7 @@ mod copies;
 mod exact;
 mod ids;
 mod notes;
+mod positions;
 mod read;
 mod shape;
 mod text;

@@ -12,7 +12,11 @@ use mlua::{AppDataRef, Lua, LuaString, Table, Value};
 use profilestore::storable::{self, Limits};
 use serde::Serialize;
 
-use super::{Problem, Unstorable, a_kind_of, exact, notes, shape::Shape};
+use super::{
+    Problem, Unstorable, a_kind_of, exact, notes,
+    positions::{Positions, has_positions_only},
+    shape::Shape,
+};
 
 /// What `HttpService` writes: as deep as its readers go, and more than any store takes, so that a
 /// game can look how large its data is.
@@ -461,20 +465,6 @@ pub(super) fn write_name(out: &mut Vec<u8>, name: &[u8]) -> Result<(), Problem> 
     json(out, name)
 }
 
-/// True when the keys of a table are the positions from 1 to `length`, and come in this order.
-fn has_positions_only(table: &Table, length: usize) -> bool {
-    let mut last = 0;
-    // What is there is not looked at: as a boolean it comes without a reference.
-    let walked = table.for_each(|key: Value, _: bool| {
-        last += 1;
-        match key {
-            Value::Integer(position) if position == last => Ok(()),
-            _ => Err(mlua::Error::RuntimeError(String::new())),
-        }
-    });
-    walked.is_ok() && usize::try_from(last) == Ok(length)
-}
-
 fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
     let wrong = |error: std::str::Utf8Error| {
         script(format!(
@@ -483,30 +473,4 @@ fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
         ))
     };
     std::str::from_utf8(bytes).map_err(wrong)
-}
-
-/// The numbers among the keys of a table.
-#[derive(Default)]
-struct Positions {
-    count: usize,
-    last: usize,
-    /// Some are no positions of a list.
-    odd: bool,
-}
-
-impl Positions {
-    fn add(&mut self, position: f64) {
-        self.count += 1;
-        if position.fract() == 0.0 && (1.0..9e15).contains(&position) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "it is whole and within the range"
-            )]
-            let position = position as usize;
-            self.last = self.last.max(position);
-        } else {
-            self.odd = true;
-        }
-    }
 }

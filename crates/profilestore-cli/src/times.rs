@@ -112,7 +112,7 @@ fn is_sum_of_lengths(text: &str) -> bool {
 
 fn written(text: &str) -> Option<Span> {
     // In `[Europe/Berlin]` an offset would have to be looked up, and to leave it out would be an
-    // hour wrong without a word.
+    // hour wrong silently.
     let civil = if text.contains('[') { None } else { text.parse::<DateTime>().ok() };
     let in_utc = || civil?.to_zoned(TimeZone::UTC).ok();
     let moment = text.parse::<Timestamp>().ok();

@@ -96,12 +96,12 @@ impl GameClient {
         self.key = key.to_owned();
     }
 
-    /// Ends the connection without a word.
+    /// Ends the connection silently.
     pub async fn cut(&mut self) {
         let _ = self.socket.get_mut().shutdown().await;
     }
 
-    /// Gives the connection up without a word, and resumes here or at another process. `sessions`
+    /// Gives the connection up silently, and resumes here or at another process. `sessions`
     /// are those that it holds: `[s, store, scope, key, epoch]`. False: nobody answers there.
     pub async fn resume(&mut self, address: SocketAddr, sessions: Value) -> bool {
         let Some(socket) = open(address, &self.key).await else { return false };

@@ -327,7 +327,7 @@ impl EditCommand {
     ) -> Result<Status, Failure> {
         bulk.patience = Duration::from_secs(self.timeout);
         let operation = bulk.operation();
-        // Looked for from now on, so that no signal ends this without a word.
+        // Looked for from now on, so that no signal ends this silently.
         let mut interrupted = pin!(tokio::signal::ctrl_c());
         tokio::select! {
             biased;

@@ -201,7 +201,7 @@ mod tests {
         assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
     }
 
-    /// At 80 columns `audit` and `sessions` had fewer columns, without a word.
+    /// At 80 columns `audit` and `sessions` had fewer columns, silently.
     #[test]
     fn columns_without_room_are_named() {
         let said = |most: usize| {

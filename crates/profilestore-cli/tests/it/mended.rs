@@ -291,7 +291,7 @@ fn a_profile_that_could_not_be_erased_is_named() {
     assert!(ran.code == 1 && ran.stdout.contains("\nfailed PlayerData/a: "), "{ran:?}");
 }
 
-/// The log beside a damaged file was left out without a word.
+/// The log beside a damaged file was left out silently.
 #[cfg(unix)]
 #[test]
 fn what_is_salvaged_has_the_commits_in_the_log() {
@@ -359,7 +359,7 @@ fn status_tells_of_a_file_that_could_not_be_cleaned() {
     assert!(!place.run(&["status"]).stdout.contains("--vacuum"));
 }
 
-/// What they were about was not listed, without a word.
+/// What they were about was not listed, silently.
 #[test]
 fn status_tells_of_entries_of_the_log_that_cannot_be_read() {
     let place = place();

@@ -85,7 +85,7 @@ async fn a_message_reaches_players_that_play_and_players_that_do_not() {
     assert!(game.shutdown().await.is_complete());
 }
 
-/// A gift for a mistyped key waited for ever for a player who does not exist, without a word.
+/// A gift for a mistyped key waited for ever for a player who does not exist, silently.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_to_a_profile_that_is_not_there_is_asked_about() {
     let place = Place::new();
@@ -157,7 +157,7 @@ async fn a_session_ends_when_it_is_asked_to_and_when_it_is_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_servers_session_is_not_ended_before_its_time() {
     let place = Place::new();
-    // A server of another process that is gone without a word.
+    // A server of another process that is gone silently.
     let game = game(&place).await;
     let live = playing(&game, "p", &[]).await;
     drop(live);

@@ -252,7 +252,7 @@ fn tables_fit_80_and_120_columns_and_names_and_times_stay_whole() {
     }
 }
 
-/// At 80 columns `audit` and `sessions` had fewer columns, without a word.
+/// At 80 columns `audit` and `sessions` had fewer columns, silently.
 #[test]
 fn a_column_is_in_the_table_or_is_said_to_have_no_room() {
     let place = Place::with_records();

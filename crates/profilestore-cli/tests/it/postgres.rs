@@ -1,4 +1,4 @@
-//! The program on PostgreSQL: every command as on a file, as a role of few rights, without a word
+//! The program on PostgreSQL: every command as on a file, as a role of few rights, and saying nothing
 //! about its password.
 
 use profilestore::env::Env;

@@ -84,7 +84,7 @@ struct Counts {
     longest: AtomicU64,
 }
 
-/// Game servers at play. They end without a word when this is dropped.
+/// Game servers at play. They end silently when this is dropped.
 #[derive(Debug)]
 pub struct Crowd {
     steer: watch::Sender<Steer>,

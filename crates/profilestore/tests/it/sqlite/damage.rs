@@ -141,7 +141,7 @@ async fn a_version_that_says_something_else_of_itself_is_told() {
     }
 }
 
-/// The list ended at 1,000 without a word.
+/// The list ended at 1,000 silently.
 #[tokio::test]
 async fn a_check_says_how_much_it_does_not_list() {
     let dir = folder();

@@ -35,6 +35,13 @@ impl World {
         (code, private_id)
     }
 
+    /// What `game.PrivateServerId` is on the server that was reserved with this code.
+    fn private_id_of(&self, code: &str) -> Option<String> {
+        let inner = self.inner.lock();
+        let found = inner.reservations.0.get(code);
+        found.map(|reservation| reservation.private_id.clone())
+    }
+
     /// The server that was reserved with this code; it begins to start if it has not yet.
     pub(super) fn reserved_server(&self, code: &str) -> Option<usize> {
         let mut inner = self.inner.lock();
@@ -74,5 +81,8 @@ impl World {
 pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>) -> Result<(), Failed> {
     let own = world.clone();
     host.set("reserve", vm.prompt(move |_: &Lua, ()| Ok(own.reserve()))?)?;
+    let own = world.clone();
+    let private_id = move |_: &Lua, code: String| Ok(own.private_id_of(&code));
+    host.set("private_id_of", vm.prompt(private_id)?)?;
     Ok(())
 }

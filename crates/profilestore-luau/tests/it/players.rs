@@ -268,6 +268,29 @@ fn a_teleport_can_reserve_the_server_itself() {
 }
 
 #[test]
+fn a_teleport_by_an_access_code_says_which_server_was_reserved() {
+    let ran = run(
+        "local Teleports = game:GetService('TeleportService')
+        game:GetService('Players').PlayerAdded:Connect(function(player)
+            if game.PrivateServerId ~= '' then
+                print('there', game.PrivateServerId)
+                return
+            end
+            local code, id = Teleports:ReserveServer(game.PlaceId)
+            local options = Instance.new('TeleportOptions')
+            options.ReservedServerAccessCode = code
+            local result = Teleports:TeleportAsync(game.PlaceId, { player }, options)
+            assert(result.ReservedServerAccessCode == code and result.PrivateServerId == id)
+            print('sent', id)
+        end)",
+        |game| game.players("1:join@1s".parse().expect("a plan")),
+    );
+    let printed = ran.succeeded();
+    assert_eq!(printed.len(), 2, "{printed:?}");
+    assert_eq!(printed[0].replace("sent", "there"), printed[1], "{printed:?}");
+}
+
+#[test]
 fn messages_reach_all_servers() {
     let ran = run(
         "local MessagingService = game:GetService('MessagingService')

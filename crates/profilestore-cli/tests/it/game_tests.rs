@@ -356,7 +356,8 @@ fn the_games_scripts_play_beside_the_tests_when_that_is_wanted() {
 
 #[test]
 fn wrong_options_of_tests_are_code_2() {
-    let place = project(&[("src/A.spec.luau", "return function() it('is', function() end) end")]);
+    let spec = "return function() it('is', function() end) itSKIP('later', function() end) end";
+    let place = project(&[("src/A.spec.luau", spec)]);
     for (args, what) in [
         (&["--only", "nothing"][..], "no test has `nothing`"),
         (&["--errors", "101"], "percentage"),

@@ -278,6 +278,29 @@ fn focus_and_skip_choose_tests() {
 }
 
 #[test]
+fn blocks_without_a_chosen_test_run_no_hooks_and_report_nothing() {
+    let report = test(
+        "return function()
+            itSKIP('later', function() end)
+            describe('other', function()
+                beforeAll(function() error('runs') end)
+                afterAll(function() error('runs') end)
+                it('is left out', function() end)
+                itSKIP('is left out too', function() end)
+            end)
+            describe('one', function()
+                local begun = false
+                beforeAll(function() begun = true end)
+                it('is chosen', function() assert(begun) end)
+                itSKIP('is chosen later', function() end)
+            end)
+        end",
+        |options| options.only = Some("is chosen".to_owned()),
+    );
+    assert_eq!(words(&report), ["Some/one/is chosen passed", "Some/one/is chosen later skipped"]);
+}
+
+#[test]
 fn matchers_hold_and_refuse() {
     let report = test(
         "return function()

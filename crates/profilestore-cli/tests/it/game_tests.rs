@@ -86,6 +86,16 @@ fn what_is_wrong_with_a_project_is_said_with_its_file() {
     assert!(ran.stderr.contains("warning: src/M.yaml: a YAML module is not read"), "{ran:?}");
 }
 
+#[test]
+fn a_game_that_cannot_begin_warns_of_no_dropped_server() {
+    let place = project(&[("src/A.luau", "return 1"), ("alone.luau", "local = 5")]);
+    for (path, problem) in [(".", "no script of this game runs"), ("alone.luau", "alone:1:")] {
+        let ran = place.run(&["run", path]);
+        assert!(ran.code == 1 && ran.stderr.contains(problem), "{ran:?}");
+        assert!(!ran.stderr.contains("dropped"), "{ran:?}");
+    }
+}
+
 /// A place as Roblox Studio saves it, with a script, a module and its tests.
 const GAME_FILE: &str = r#"<roblox version="4"><Item class="ServerScriptService" referent="S">
 <Properties><string name="Name">ServerScriptService</string></Properties>

@@ -326,7 +326,10 @@ impl GameBuilder {
             servers.push(common.server(number + 1, job_id).await?);
         }
         for server in &servers {
-            plays.start(server)?;
+            if let Err(failed) = plays.start(server) {
+                join_all(servers.iter().map(Server::abandon)).await;
+                return Err(failed);
+            }
         }
         let crashers: Arc<Mutex<Vec<_>>> =
             Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));

@@ -167,6 +167,14 @@ impl Server {
         }
     }
 
+    /// Ends a server on which nothing could be started. No script is told.
+    pub(super) async fn abandon(&self) {
+        self.vm.scheduler().close();
+        for game_server in &self.game_servers {
+            drop(game_server.shutdown().await);
+        }
+    }
+
     /// Shuts the server down: what is bound to its closing runs, everybody leaves, everything is
     /// saved. `nothing_left`: because there was nothing left to be done.
     pub(crate) async fn close(&self, nothing_left: bool) -> Result<Report, Failed> {

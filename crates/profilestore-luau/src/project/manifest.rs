@@ -66,7 +66,14 @@ impl Reader {
 
     /// The instance that a project file describes; `name` is its name when the file gives none.
     pub(super) fn project(&mut self, file: &Path, name: Option<&str>) -> Result<Node, TreeError> {
-        let manifest: Manifest = serde_json::from_value(read_json(file)?)
+        let said = read_json(file)?;
+        if !said.is_object() {
+            return Err(TreeError::new(
+                file,
+                "is no project file: it is no object with a \"tree\"",
+            ));
+        }
+        let manifest: Manifest = serde_json::from_value(said)
             .map_err(|error| TreeError::new(file, format!("is no project file: {error}")))?;
         if !manifest.sync_rules.is_empty() {
             self.warnings.push(format!("{}: syncRules are not followed", shown(file)));

@@ -232,6 +232,8 @@ fn what_is_wrong_is_said_with_its_file_and_what_to_do() {
             "GAME/default.project.json: is no valid JSON",
         ),
         (vec![("default.project.json", "{}")], "missing field `tree`"),
+        (vec![("default.project.json", "")], "it is no object with a \"tree\""),
+        (vec![("default.project.json", "[]")], "it is no object with a \"tree\""),
         (
             vec![("default.project.json", GAME)],
             "tree.ServerScriptService: $path is \"src\", but GAME/src is not there",

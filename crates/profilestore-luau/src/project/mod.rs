@@ -50,7 +50,8 @@ fn too_deep() -> String {
 /// A game's instances, read from a project. See [`GameBuilder::tree`](crate::GameBuilder::tree).
 pub struct Tree {
     pub(crate) root: Node,
-    /// The texts of scripts and modules, by what they are called in tracebacks: their files.
+    /// The texts of scripts and modules, by what they are called in tracebacks: their files, or
+    /// their full names.
     pub(crate) sources: BTreeMap<String, String>,
     /// What aliases mean to the scripts in a folder: the path without its file's ending.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
@@ -106,11 +107,13 @@ impl Tree {
         }
         let file = project_file(path)?;
         let mut reader = Reader::new(&file);
-        let root = reader.project(&file, files::name_of_project(&file).as_deref())?;
-        let Reader { sources, warnings, aliases, .. } = reader;
+        let mut root = reader.project(&file, files::name_of_project(&file).as_deref())?;
+        let Reader { mut sources, warnings, aliases, .. } = reader;
         if root.depth() > MAX_DEPTH {
             return Err(TreeError::new(&file, too_deep()));
         }
+        let name = if root.class == "DataModel" { String::new() } else { root.name.clone() };
+        take_texts(&mut root, &name, &mut sources);
         let aliases = aliases.finish()?;
         Ok(Self { root, sources, aliases, warnings })
     }
@@ -144,6 +147,32 @@ impl Tree {
             }
         });
         found
+    }
+}
+
+/// Scripts whose text is a property, as in a project file or a model, get it as their source. They
+/// are called by their full names; several may have one.
+fn take_texts(node: &mut Node, name: &str, sources: &mut BTreeMap<String, String>) {
+    let said = node.properties.get("Source");
+    let text = said.and_then(|value| value.as_str().or_else(|| value.get("String")?.as_str()));
+    if matches!(&*node.class, "Script" | "LocalScript" | "ModuleScript")
+        && node.source.is_none()
+        && let Some(text) = text.map(str::to_owned)
+    {
+        let name = chunk_name(name.replace(char::is_control, "?"));
+        let (mut called, mut count) = (name.clone(), 1);
+        while sources.contains_key(&called) {
+            count += 1;
+            called = format!("{name}#{count}");
+        }
+        sources.insert(called.clone(), text);
+        node.source = Some(called);
+        node.properties.remove("Source");
+    }
+    for child in &mut node.children {
+        let separator = if name.is_empty() { "" } else { "." };
+        let name = format!("{name}{separator}{}", child.name);
+        take_texts(child, &name, sources);
     }
 }
 

@@ -219,6 +219,31 @@ fn properties_of_the_project_come_last() {
 }
 
 #[test]
+fn scripts_whose_text_is_a_property_have_it() {
+    let project = r#"{ "tree": { "$className": "DataModel", "ServerScriptService": {
+        "Main": { "$className": "Script", "$properties": { "Source": "print(1)" } },
+        "Models": { "$path": "src" } } } }"#;
+    let model = r#"{ "className": "Folder", "children": [
+        { "name": "M", "className": "ModuleScript",
+          "properties": { "Source": { "String": "return 2" } } },
+        { "name": "M", "className": "ModuleScript", "properties": { "Source": "return 3" } }] }"#;
+    let folder = folder(&[("default.project.json", project), ("src/Set.model.json", model)]);
+    let tree = Tree::read(folder.path()).expect("a tree");
+    let sources: Vec<_> = tree.sources.iter().map(|(name, text)| (&**name, &**text)).collect();
+    assert_eq!(
+        sources,
+        [
+            ("ServerScriptService.Main", "print(1)"),
+            ("ServerScriptService.Models.Set.M", "return 2"),
+            ("ServerScriptService.Models.Set.M#2", "return 3"),
+        ]
+    );
+    let main = &tree.root.children[0].children[0];
+    assert_eq!(main.source.as_deref(), Some("ServerScriptService.Main"));
+    assert!(main.properties.is_empty(), "{main:?}");
+}
+
+#[test]
 fn what_is_wrong_is_said_with_its_file_and_what_to_do() {
     for (files, what) in [
         (

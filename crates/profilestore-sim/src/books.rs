@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use parking_lot::Mutex;
-use profilestore::data_store::{Change, Commit, CommitReply, StoreError};
+use profilestore::data_store::{Change, Commit, CommitId, CommitReply, StoreError};
 use tokio::time::Instant;
 
 use crate::{
@@ -92,6 +92,16 @@ impl Books {
 /// The books as the store's witness.
 pub struct Clerk(pub Mutex<Books>);
 
+impl Clerk {
+    /// A server has the answer to a renewal of its row, and has yet to go by it.
+    pub fn heard(&self, renewal: CommitId, reply: &CommitReply) {
+        let books = &mut *self.0.lock();
+        let now = Instant::now();
+        let outcome = books.invariants.active.heard(now, (renewal, reply), &books.told);
+        books.check(outcome);
+    }
+}
+
 impl Witness for Clerk {
     fn commit(
         &self,
@@ -115,7 +125,7 @@ impl Witness for Clerk {
             }
         }
         let now = Instant::now();
-        let outcome = books.invariants.active.asked(now, commit, &books.told);
+        let outcome = books.invariants.active.asked(now, (commit, result), &books.told);
         books.check(outcome);
         if !applied {
             return;

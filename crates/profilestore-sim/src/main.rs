@@ -15,6 +15,7 @@ mod data;
 #[cfg(profilestore_defects)]
 mod defects;
 mod dice;
+mod heard;
 mod hosted;
 mod invariants;
 mod meanwhile;

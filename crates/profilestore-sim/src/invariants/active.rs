@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
-use profilestore::data_store::{Change, Commit, ServerId};
+use profilestore::data_store::{Change, Commit, CommitId, CommitReply, ServerId, StoreError};
 use tokio::time::Instant;
 
 use super::{Broken, Seen, broken};
-use crate::{data::Label, oracle::Told};
+use crate::{
+    data::Label,
+    oracle::{SessionTold, Told},
+};
 
 /// Two renewals, with the time of a few calls: the first renewal may have been under way.
 const NOTICE: Duration = Duration::from_secs(11);
@@ -34,10 +37,27 @@ struct Watched {
     label: Label,
     server: ServerId,
     at: Instant,
-    /// A renewal of its server has reached the store since, whose answer tells of the theft.
+    /// What the store has answered to renewals of its server since. Each tells of the theft.
+    answers: Vec<Answer>,
+    /// Its server has got one of these answers. Others are lost, or belong to a copy of a renewal
+    /// that came late. Meanwhile the server may get an answer that was given before the theft.
     informed: bool,
     /// It said after that that it is not active.
     silent: bool,
+}
+
+/// An answer to a renewal. The same renewal may be answered several times.
+#[derive(Clone, PartialEq, Eq)]
+struct Answer {
+    renewal: CommitId,
+    already_applied: bool,
+    now_ms: i64,
+}
+
+impl Answer {
+    fn of(renewal: CommitId, reply: &CommitReply) -> Self {
+        Self { renewal, already_applied: reply.already_applied, now_ms: reply.now_ms }
+    }
 }
 
 /// For how long a session that was robbed is watched.
@@ -58,6 +78,7 @@ impl Active {
                 label,
                 server,
                 at: seen.now,
+                answers: Vec::new(),
                 informed: false,
                 silent: false,
             });
@@ -89,22 +110,48 @@ impl Active {
 
     /// A commit reached the store, whatever came of it: a good moment to ask sessions that were
     /// robbed before.
-    pub fn asked(&mut self, now: Instant, commit: &Commit, told: &Told) -> Result<(), Broken> {
+    pub fn asked(
+        &mut self,
+        now: Instant,
+        (commit, result): (&Commit, &Result<CommitReply, StoreError>),
+        told: &Told,
+    ) -> Result<(), Broken> {
         let renews = |server| {
             commit
                 .changes
                 .iter()
                 .any(|change| matches!(change, Change::RenewServer { id, .. } if *id == server))
         };
-        let of = |label| {
-            told.sessions
-                .get(&label)
-                .filter(|session| !session.life.is_over() && !session.seat.is_over())
-        };
-        self.watched.retain(|watched| now - watched.at < WATCHED && of(watched.label).is_some());
+        self.watched.retain(|watched| {
+            now - watched.at < WATCHED && of_robbed(told, watched.label).is_some()
+        });
+        if let Ok(reply) = result {
+            for watched in self.watched.iter_mut().filter(|watched| renews(watched.server)) {
+                watched.answers.push(Answer::of(commit.id, reply));
+            }
+        }
+        self.ask(now, told)
+    }
+
+    /// A server has the answer to a renewal, and has yet to go by it: what its sessions say now is
+    /// what they said when it heard.
+    pub fn heard(
+        &mut self,
+        now: Instant,
+        (renewal, reply): (CommitId, &CommitReply),
+        told: &Told,
+    ) -> Result<(), Broken> {
+        let answer = Answer::of(renewal, reply);
         for watched in &mut self.watched {
-            let Some(session) = of(watched.label) else { continue };
-            watched.informed |= renews(watched.server);
+            watched.informed |= watched.answers.contains(&answer);
+        }
+        self.ask(now, told)
+    }
+
+    /// Asks the sessions that were robbed whether they are active.
+    fn ask(&mut self, now: Instant, told: &Told) -> Result<(), Broken> {
+        for watched in &mut self.watched {
+            let Some(session) = of_robbed(told, watched.label) else { continue };
             let active = session.seat.is_active();
             if watched.silent && active {
                 let (label, ago) = (watched.label, now - watched.at);
@@ -144,4 +191,9 @@ impl Active {
         self.watched.clear();
         self.restored_at = Some(now);
     }
+}
+
+/// A session that was robbed, while it has anything to say.
+fn of_robbed(told: &Told, label: Label) -> Option<&SessionTold> {
+    told.sessions.get(&label).filter(|session| !session.life.is_over() && !session.seat.is_over())
 }

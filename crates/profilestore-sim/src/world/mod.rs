@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::{
     books::{Books, Clerk, Counts, Line as TraceLine, Violation},
     dice::Dice,
+    heard::Heard,
     hosted,
     invariants::Broken,
     meanwhile,
@@ -333,9 +334,10 @@ impl World {
             self.weather.hints,
         );
         let life = Life::new(job.clone(), store.line().clone(), plan, under_way);
+        let way = Heard::new(Arc::new(store.clone()), self.clerk.clone());
         loop {
             let start =
-                GameServer::builder(store.clone()).messenger(hints.clone()).job_id(job.clone());
+                GameServer::builder(way.clone()).messenger(hints.clone()).job_id(job.clone());
             match start.env(env.clone()).settings(self.weather.settings()).start().await {
                 Ok(server) => {
                     let doors = Doors::new(&server, "PlayerData");

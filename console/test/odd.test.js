@@ -145,6 +145,29 @@ test("a user whose number is beyond 2^53 keeps it, in the page and in its links"
   await finish(page);
 });
 
+test("a text keeps its line breaks when it is edited, and in a message", async () => {
+  const text = "one\ntwo\r\nthree";
+  await world.put("sign", { text });
+  const page = await armed(at("sign", "edit?at=/text"));
+  const value = page.getByLabel("Value");
+  assert.equal(await value.inputValue(), JSON.stringify(text));
+  await value.fill(JSON.stringify(`${text}!`));
+  await page.getByLabel("Reason").fill("ticket 17");
+  await page.getByRole("button", { name: "Change the profile" }).click();
+  await sees(page, "It is version 2");
+  assert.equal((await world.read("sign")).data.text, `${text}!`);
+  await page.getByRole("link", { name: "Messages", exact: true }).click();
+  await page.getByLabel("The message, as").fill(JSON.stringify({ type: "note", text }));
+  // A field of its own is offered for what fits into one line.
+  await page.getByRole("textbox", { name: "type", exact: true }).fill("letter");
+  assert.equal(await page.getByRole("textbox", { name: "text", exact: true }).count(), 0);
+  await page.getByRole("button", { name: "Send", exact: true }).click();
+  await sees(page, "It waits until the profile is played");
+  const { body } = await world.ask("GET", `${profilePath("sign")}/messages`);
+  assert.deepEqual(body.items[0].message, { type: "letter", text });
+  await finish(page);
+});
+
 test("a filter beside a whole key is held against that profile too", async () => {
   await world.put("alone", { coins: 1 });
   const page = await signedIn(chromium, world);

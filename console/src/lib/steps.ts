@@ -12,10 +12,13 @@ export interface Draft {
 /** The kinds of value that can be typed. */
 export const TYPES = ["number", "text", "yes/no", "null", "JSON", "remove"];
 
-/** A draft for a place, from what is there. */
+/** Whether a field of one line leaves a text as it is. A browser takes line breaks out of it. */
+export const fitsOneLine = (text: string) => !/[\r\n]/.test(text);
+
+/** A draft for a place, from what is there. A text with line breaks is JSON, which escapes them. */
 export function draft(path: string, value: Json | undefined): Draft {
   if (value instanceof Num) return { path, type: "number", text: value.text };
-  if (typeof value === "string") return { path, type: "text", text: value };
+  if (typeof value === "string" && fitsOneLine(value)) return { path, type: "text", text: value };
   if (typeof value === "boolean") return { path, type: "yes/no", text: String(value) };
   if (value === null) return { path, type: "null", text: "" };
   return { path, type: "JSON", text: value === undefined ? "" : write(value, "  ") };

@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
+        path: "/assets/index-BLfDoQgN.js",
+        media: "text/javascript; charset=utf-8",
+        plain: include_bytes!("assets-index-BLfDoQgN.js"),
+        packed: include_bytes!("assets-index-BLfDoQgN.js.gz"),
+    },
+    File {
         path: "/assets/index-CX29stf5.css",
         media: "text/css; charset=utf-8",
         plain: include_bytes!("assets-index-CX29stf5.css"),
         packed: include_bytes!("assets-index-CX29stf5.css.gz"),
-    },
-    File {
-        path: "/assets/index-DzpJgxtU.js",
-        media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-DzpJgxtU.js"),
-        packed: include_bytes!("assets-index-DzpJgxtU.js.gz"),
     },
     File {
         path: "/",

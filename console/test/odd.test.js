@@ -21,6 +21,7 @@ import {
   uuid7,
   world,
 } from "./world.js";
+import { edit } from "./fill.js";
 import { ready } from "./pages.js";
 
 forTests();
@@ -282,6 +283,50 @@ test("a profile that was removed, is damaged or is none comes back as a whole", 
     await sees(page, "Rolled back.");
     assert.equal((await world.read(key)).data.coins, 7, key);
   }
+  await finish(page);
+});
+
+test("a reason that was typed in a dialog and left is in no other dialog", async () => {
+  await world.put("hesitant", { coins: 1 });
+  for (const by of [1, 2]) await edit(world, "hesitant", [{ op: "increase", path: "/coins", by }]);
+  const page = await armed(at("hesitant", "history"));
+  const reason = page.getByRole("dialog").getByLabel("Reason");
+  const leave = [
+    () => page.getByRole("dialog").getByRole("button", { name: "Leave it" }).click(),
+    () => page.keyboard.press("Escape"),
+    async () => {
+      await page.goBack();
+      await page.getByRole("treeitem", { name: "coins" }).waitFor();
+      await page.goForward();
+    },
+  ];
+  await open(page, world, at("hesitant"));
+  await page.getByRole("link", { name: "History", exact: true }).click();
+  for (const version of [1, 2, 3, 1, 2, 3]) {
+    await page.getByRole("button", { name: `pin version ${version}`, exact: true }).click();
+    assert.equal(await reason.inputValue(), "", `the dialog of version ${version}`);
+    await reason.fill(`ticket of version ${version}`);
+    await leave[version - 1]();
+    await reason.waitFor({ state: "hidden" });
+  }
+  assert.equal(await page.locator(".tag", { hasText: "pinned" }).count(), 0);
+  await finish(page);
+});
+
+test("a dialog goes when the back button leads to something else on the same page", async () => {
+  world.import([
+    ["of-81", { coins: 1 }, [81]],
+    ["of-82", { coins: 1 }, [82]],
+  ]);
+  const page = await armed("/#/users?user=81");
+  await page.getByRole("link", { name: "PlayerData/of-81" }).waitFor();
+  await open(page, world, "/#/users?user=82");
+  await page.getByLabel("Reason").fill("request of the user");
+  await page.getByRole("button", { name: "Erase user 82 …" }).click();
+  await page.getByRole("dialog").waitFor();
+  await page.goBack();
+  await page.getByRole("link", { name: "PlayerData/of-81" }).waitFor();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
   await finish(page);
 });
 

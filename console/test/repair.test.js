@@ -322,26 +322,6 @@ test("a version is pinned and unpinned with a reason, and only after a second st
   await finish(page);
 });
 
-test("a reason that was typed in a dialog and left is in no other dialog", async () => {
-  await world.put("hesitant", { coins: 1 });
-  for (const by of [1, 2]) await edit(world, "hesitant", [{ op: "increase", path: "/coins", by }]);
-  const page = await armed(at("hesitant", "history"));
-  const reason = page.getByRole("dialog").getByLabel("Reason");
-  const leave = [
-    () => page.getByRole("dialog").getByRole("button", { name: "Leave it" }).click(),
-    () => page.keyboard.press("Escape"),
-  ];
-  for (const version of [1, 2, 1, 2]) {
-    await page.getByRole("button", { name: `pin version ${version}`, exact: true }).click();
-    assert.equal(await reason.inputValue(), "", `the dialog of version ${version}`);
-    await reason.fill(`ticket of version ${version}`);
-    await leave[version - 1]();
-    await reason.waitFor({ state: "hidden" });
-  }
-  assert.equal(await page.locator(".tag", { hasText: "pinned" }).count(), 0);
-  await finish(page);
-});
-
 test("a rollback and its undo do nothing when the profile has moved on since they were shown", async () => {
   await world.put("moved", { coins: 1 });
   const earn = (by) => edit(world, "moved", [{ op: "increase", path: "/coins", by }], "another");

@@ -7,10 +7,10 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-BLfDoQgN.js",
+        path: "/assets/index-Bi2b3gXJ.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-BLfDoQgN.js"),
-        packed: include_bytes!("assets-index-BLfDoQgN.js.gz"),
+        plain: include_bytes!("assets-index-Bi2b3gXJ.js"),
+        packed: include_bytes!("assets-index-Bi2b3gXJ.js.gz"),
     },
     File {
         path: "/assets/index-CX29stf5.css",

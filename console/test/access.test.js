@@ -63,6 +63,9 @@ test("the set-up link makes the first administrator, and works once", async () =
   assert.ok(!page.url().includes("token"), "the secret is not left in the address");
   await page.reload();
   await sees(page, "ann (admin)");
+  await open(page, world, world.setUp.slice(world.url.length));
+  await page.getByRole("heading", { name: "You are logged in" }).waitFor();
+  await open(page, world, "/#/find");
 
   // Of an empty store the page sees by itself when something is there.
   await sees(page, "This page waits for the first session");
@@ -180,6 +183,22 @@ for (const [role, { tabs, may }] of Object.entries(MAY)) {
     await finish(page);
   });
 }
+
+test("a member who may not roll back is not told to switch changes on", async () => {
+  await world.put("hinted", { coins: 1 });
+  const { etag } = await world.read("hinted");
+  const changed = await world.ask("PUT", profilePath("hinted"), { data: { coins: 2 } }, {
+    "If-Match": etag,
+  });
+  assert.equal(changed.status, 200, changed.text);
+  await world.newMember("hugo", "viewer");
+  const page = await loggedIn(chromium, world, "hugo");
+  await open(page, world, at("hinted", "rollback?to=1"));
+  await sees(page, "Gifts and trades since stay done");
+  await sees(page, "It needs history:restore");
+  assert.equal(await page.getByText("Switch changes on").count(), 0);
+  await finish(page);
+});
 
 test("a member who reaches one store undoes an edit, and is offered no log of all", async () => {
   const big = "9223372036854775807";

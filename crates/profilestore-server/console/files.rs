@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-Bi2b3gXJ.js",
-        media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-Bi2b3gXJ.js"),
-        packed: include_bytes!("assets-index-Bi2b3gXJ.js.gz"),
-    },
-    File {
         path: "/assets/index-CX29stf5.css",
         media: "text/css; charset=utf-8",
         plain: include_bytes!("assets-index-CX29stf5.css"),
         packed: include_bytes!("assets-index-CX29stf5.css.gz"),
+    },
+    File {
+        path: "/assets/index-D-OZ5zA_.js",
+        media: "text/javascript; charset=utf-8",
+        plain: include_bytes!("assets-index-D-OZ5zA_.js"),
+        packed: include_bytes!("assets-index-D-OZ5zA_.js.gz"),
     },
     File {
         path: "/",

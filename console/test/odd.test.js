@@ -146,6 +146,30 @@ test("a user whose number is beyond 2^53 keeps it, in the page and in its links"
   await finish(page);
 });
 
+test("what cannot be seen in a key, a name or a value is shown as an escape", async () => {
+  for (const [key, shown] of [
+    ["  spaced  out", "\\u0020\\u0020spaced\\u0020\\u0020out"],
+    ["two\tcolumns", "two\\u0009columns"],
+    ["\u202egnp.exe", "\\u202egnp.exe"],
+    ["family 👨‍👩‍👧 שלום", "family 👨‍👩‍👧 שלום"],
+  ]) {
+    const made = await world.put(key, { [key]: `[${key}]`, "": 1 });
+    assert.equal(made.status, 201, made.text);
+    const page = await signedIn(chromium, world);
+    await open(page, world, at(key));
+    await page.getByRole("heading", { name: shown, exact: true }).waitFor();
+    await page.locator(".tree .name").first().waitFor();
+    const lines = await page.locator(".tree .name").allTextContents();
+    assert.deepEqual(lines.toSorted(), [shown, '""'].toSorted());
+    const value = JSON.stringify(`[${key}]`).replace("\u202e", "\\u202e");
+    const codes = await page.locator(".tree code").allTextContents();
+    assert.ok(codes.includes(value), `${value} in ${codes.join()}`);
+    await open(page, world, "/#/find");
+    await until(`${shown} is listed`, async () => (await keys(page)).includes(shown));
+    await finish(page);
+  }
+});
+
 test("a text keeps its line breaks when it is edited, and in a message", async () => {
   const text = "one\ntwo\r\nthree";
   await world.put("sign", { text });

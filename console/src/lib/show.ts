@@ -45,4 +45,20 @@ export function size(bytes: number | null): string {
   return `${(bytes / (1 << 20)).toFixed(1)} MiB`;
 }
 
+/** What has no shape of its own, or turns the order of what stands beside it: control characters,
+ * marks of direction, spaces without a width. Joiners are left: letters and emoji need them. */
+const UNSEEN = /[\p{Cc}\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
+
+/** Spaces that a page leaves out, or draws as fewer: at an end, and several of them. */
+const LOST = /^ +| +$| {2,}/g;
+
+const asEscapes = (text: string) =>
+  text.replace(/./gs, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+/** A text in which each character can be seen. The escapes are those of JSON. */
+export const visible = (text: string) => text.replace(UNSEEN, asEscapes);
+
+/** A name in which each character can be seen, spaces as well. */
+export const visibleName = (name: string) => visible(name.replace(LOST, asEscapes));
+
 export const count = (number: number) => number.toLocaleString("en");

@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-CX29stf5.css.gz"),
     },
     File {
-        path: "/assets/index-D-OZ5zA_.js",
+        path: "/assets/index-hw-NGGjL.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-D-OZ5zA_.js"),
-        packed: include_bytes!("assets-index-D-OZ5zA_.js.gz"),
+        plain: include_bytes!("assets-index-hw-NGGjL.js"),
+        packed: include_bytes!("assets-index-hw-NGGjL.js.gz"),
     },
     File {
         path: "/",

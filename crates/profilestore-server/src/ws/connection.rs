@@ -106,12 +106,15 @@ pub(crate) async fn serve(
             return;
         }
     };
-    // Of this connection's key from now on, whichever key the game server had before.
-    if let Err(error) = guest.server.write_as(&caller.author_for(guest.server.job())) {
-        tracing::error!(%error, "the history shows the game server's name as author");
-    }
     let desk = Desk { app, caller, guest: guest.clone() };
     let connection = guest.attach(outbox.clone(), &welcome(&guest, resumed));
+    // Of this connection's key from now on, whichever key the game server had before.
+    let author = desk.caller.author_for(guest.server.job());
+    if guest.is_current(connection)
+        && let Err(error) = guest.server.write_as(&author)
+    {
+        tracing::error!(%error, "the history shows the game server's name as author");
+    }
     let named: Vec<_> = named.into_iter().filter_map(|named| desk.expected(named)).collect();
     guest.keep_named(|s| named.iter().any(|past| past.s == s));
     converse(desk, connection, named, outbox, &mut incoming, &mut writer).await;
@@ -385,6 +388,10 @@ async fn work(
     is_resumed: Arc<AtomicBool>,
 ) {
     stream::iter(named).for_each_concurrent(ADOPTED_AT_ONCE, |named| adopt(&desk, named)).await;
+    if !desk.guest.is_current(connection) {
+        // The connection that took its place names what it still has.
+        return;
+    }
     desk.guest.server.all_named();
     is_resumed.store(true, Ordering::Release);
     while let Some(frame) = frames.next().await {

@@ -206,12 +206,13 @@ impl Guest {
     /// one of this run begins. When this is over, nothing is told to it any more: what there is to
     /// tell is for the run that goes on.
     pub(crate) async fn make_way(&self) {
-        self.give_up();
         if self.server.stopped().is_some() {
             // It was of an earlier hosting, and is told so.
-            return;
+            return self.give_up();
         }
+        // First, so that no start begins behind those that are given up.
         self.leave_connection();
+        self.give_up();
         drop(self.telling.lock().await);
     }
 
@@ -244,7 +245,8 @@ impl Guest {
     }
 
     pub(crate) fn is_current(&self, connection: u64) -> bool {
-        self.state.lock().connection == connection
+        let state = self.state.lock();
+        state.connection == connection && !state.has_made_way
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -366,7 +368,12 @@ impl Guest {
 
     /// A start is done by this task, which hears by `off` that it is called off.
     pub(crate) fn note_start(&self, i: u64, task: AbortHandle, off: Arc<Notify>) {
-        if let Some(pending) = self.state.lock().pending.get_mut(&i) {
+        let mut state = self.state.lock();
+        if state.has_made_way {
+            // Its answer could reach no connection any more.
+            return task.abort();
+        }
+        if let Some(pending) = state.pending.get_mut(&i) {
             if pending.is_off {
                 // By another connection, just before.
                 off.notify_one();

@@ -1,6 +1,6 @@
 //! A server's way to the store, with a witness at the server's end of it: that one sees which
 //! answers to renewals the server gets. Others are lost on the way, come late, or belong to a copy
-//! of a renewal that nobody waits for any more.
+//! of a renewal whose answer no caller waits for any more.
 
 use std::{fmt, sync::Arc};
 

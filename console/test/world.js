@@ -150,7 +150,8 @@ export class World {
 
   /** A game server that plays some profiles. Gifts are coins. */
   async play(job, keys, options = {}, how = {}, store = "PlayerData") {
-    const server = await connect(this.api.replace(/^http/, "ws"), { key: this.key, job });
+    const url = this.api.replace(/^http/, "ws");
+    const server = await connect(url, { key: this.key, job, connectMs: 60_000 });
     this.games.push(server);
     const players = server.store(store, {
       template: { coins: 0, items: [] },

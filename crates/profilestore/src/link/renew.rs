@@ -216,7 +216,14 @@ impl Renewal {
                 }
                 Renewed::NotNow
             }
-            Ok(Err(StoreError::Indeterminate { .. })) | Err(_) => {
+            Ok(Err(StoreError::Indeterminate { .. })) => {
+                self.pending = Some((commit, sent));
+                Renewed::NotNow
+            }
+            Err(_) => {
+                // An attempt that is answered notes its errors itself.
+                let reason = "it has not answered a renewal in time".into();
+                link.note_error(&StoreError::Unavailable { reason }, None);
                 self.pending = Some((commit, sent));
                 Renewed::NotNow
             }

@@ -2,10 +2,14 @@
 //! confirmation after a pause.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use profilestore::{
     AccessState, ErrorKind, GameServer, Settings,
     data_store::{DataStore as _, fault::LineState},
@@ -290,4 +294,26 @@ async fn a_call_from_a_listener_of_errors_has_a_time_of_its_own() {
     assert!(players(&server).send_message("p", &1).await.is_err());
     let (failed, took) = told.recv().await.unwrap();
     assert!(failed && took >= 9 * SECOND, "{took:?}");
+}
+
+/// Only calls of the program counted, so a server that nobody called took a store that hangs for a
+/// good one; and where only operators called it, their patience ended first.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_no_renewal_makes_the_state_critical() {
+    let world = World::new();
+    let server = world.server("a").await;
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let seen = errors.clone();
+    server.on_error(move |message, _| seen.lock().push(message.to_owned()));
+    world.store.line().set(LineState::Held);
+    // A renewal is given up after half the lease time, 10 s, and tried again a second later.
+    tokio::time::sleep(50 * SECOND).await;
+    assert!(!server.is_critical_state());
+    tokio::time::sleep(15 * SECOND).await;
+    assert!(server.is_critical_state());
+    assert_eq!(errors.lock().len(), 5);
+    assert!(errors.lock().iter().all(|message| message.contains("renewal")), "{errors:?}");
+    world.store.line().set(LineState::Open);
+    tokio::time::sleep(300 * SECOND).await;
+    assert!(!server.is_critical_state());
 }

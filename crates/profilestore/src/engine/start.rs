@@ -200,8 +200,9 @@ impl Engine {
     /// A start has claimed its load, under the lock of the slots: those that wait, and were called
     /// before it, find that when they look there.
     fn note_claimed(&self, key: &ProfileKey, place: Option<&Place>) {
-        if place.is_none() {
-            self.starts_behind.pass(key);
+        match place {
+            Some(place) => place.note_claimed(),
+            None => self.starts_behind.pass(key),
         }
     }
 }

@@ -161,6 +161,37 @@ async fn of_two_starts_behind_one_end_the_later_one_gets_the_profile() {
     assert_eq!(a.session_count(), 1);
 }
 
+/// Both were refused: the earlier one gave way to one that nobody wanted any more.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_called_off_behind_an_end_leaves_the_profile_to_the_earlier_one() {
+    let world = World::new();
+    let a = world.server("a").await;
+    for way in ["dropped at once", "dropped while it waits", "out of time"] {
+        let before = players(&a).start_session_with("p", superseding()).await.unwrap();
+        let (begun, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let hook = (begun.clone(), go_on.clone());
+        before.on_save(move |_| {
+            hook.0.wait();
+            hook.1.wait();
+        });
+        let thread = std::thread::spawn(move || drop(before.end_session()));
+        begun.wait();
+        let start = |options| players(&a).start_session_with("p", options);
+        let earlier = start(superseding());
+        let later = start(superseding().timeout(Duration::from_secs(1)));
+        match way {
+            "dropped at once" => drop(later),
+            "out of time" => assert_eq!(later.await.unwrap_err().kind(), ErrorKind::TimedOut),
+            _ => assert!(tokio::time::timeout(Duration::from_millis(500), later).await.is_err()),
+        }
+        go_on.wait();
+        thread.join().unwrap();
+        let profile = earlier.await.unwrap_or_else(|error| panic!("{way}: {error}"));
+        assert!(profile.is_active(), "{way}");
+    }
+    assert_eq!(a.session_count(), 1);
+}
+
 /// It ended the session that a player had, though nobody wanted its place.
 #[tokio::test(start_paused = true)]
 async fn a_start_that_is_called_off_at_once_supersedes_no_session() {

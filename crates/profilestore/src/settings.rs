@@ -82,7 +82,7 @@ pub struct Settings {
     /// How often what is past its time is swept out of the store, 6 h. At least 1 s; None leaves it
     /// to others.
     pub sweep_period: Option<Duration>,
-    /// How many operations may wait for one profile on this server, 10,000.
+    /// How many operations may wait for one profile on this server, 10,000. At least 1.
     pub max_key_queue: usize,
     /// Open what is about to be saved, and refuse the save when that does not give the same data
     /// again, with the place ([`crate::ErrorKind::Invalid`]). It finds types whose `Serialize` and
@@ -195,6 +195,9 @@ impl Settings {
         }
         if self.call_timeout.is_zero() {
             return Some("the time that a call may take must be above 0");
+        }
+        if self.max_key_queue == 0 {
+            return Some("at least one operation must be able to wait for a profile");
         }
         if self.sweep_period.is_some_and(|period| period < Duration::from_secs(1)) {
             return Some("the sweep period must be at least 1 s; None leaves sweeping to others");

@@ -225,6 +225,19 @@ async fn a_time_of_zero_for_calls_is_refused() {
     assert_eq!(server.settings().call_timeout, 10 * SECOND);
 }
 
+/// Of two calls on one profile at once, the second one always failed.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_takes_no_call_is_refused() {
+    let world = world();
+    let server = world.server("a").await;
+    let refused = server.change_settings(|settings| settings.max_key_queue = 0);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(server.settings().max_key_queue, Settings::default().max_key_queue);
+    let settings = Settings { max_key_queue: 0, ..server.settings() };
+    let refused = GameServer::builder(world.store.clone()).settings(settings).start();
+    assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
 /// They stayed in the profile's queue, with all that they held, and later calls found it full.
 #[tokio::test(start_paused = true)]
 async fn calls_that_gave_up_behind_a_save_fill_no_queue() {

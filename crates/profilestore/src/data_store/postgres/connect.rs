@@ -40,6 +40,9 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis
 /// How long to wait beyond the server's own time limit before the client gives a statement up.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The server counts milliseconds in 31 bits.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+
 /// What the session of a store is set up with. Settings that an engine of the same protocol does
 /// not know are left out one by one.
 const PLAN_SETTINGS: [&str; 5] = [
@@ -155,7 +158,8 @@ pub(super) enum Alone {
 }
 
 impl Dialer {
-    pub(crate) fn new(options: PostgresOptions) -> Self {
+    pub(crate) fn new(mut options: PostgresOptions) -> Self {
+        options.statement_timeout = options.statement_timeout.min(LONGEST_TIMEOUT);
         let tls = options.tls.as_deref().cloned().map(MakeRustlsConnect::new);
         Self { options, tls, host: AtomicUsize::new(0), failed: Mutex::new(None) }
     }
@@ -438,6 +442,15 @@ impl Conn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With the longest of all each attempt to connect panicked. One of a month the server refused.
+    #[test]
+    fn a_statement_timeout_is_one_that_the_server_can_count() {
+        let mut options: PostgresOptions = "postgres://me@localhost/game".parse().expect("a URL");
+        options.statement_timeout = Duration::MAX;
+        let limit = Dialer::new(options).options.statement_timeout + GRACE;
+        assert!(i32::try_from(limit.as_millis()).is_ok(), "{limit:?}");
+    }
 
     /// Only `off` was lifted. With the others a commit that was acknowledged could be lost with the
     /// primary, although a synchronous standby was there.

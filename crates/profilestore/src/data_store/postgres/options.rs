@@ -62,7 +62,8 @@ pub struct PostgresOptions {
     pub batch: usize,
     /// How long the server may take for a statement, the wait for locks included. Default: 10 s.
     /// Two seconds later the client gives up by itself and closes the connection; that also bounds
-    /// the wait of a `COMMIT` for a synchronous standby.
+    /// the wait of a `COMMIT` for a synchronous standby. At most 20 days: a longer one counts as
+    /// that.
     pub statement_timeout: Duration,
     /// How long a connection may take to be made, for each host. Default: 5 s.
     pub connect_timeout: Duration,

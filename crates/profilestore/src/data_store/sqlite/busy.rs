@@ -4,8 +4,18 @@ use std::time::{Duration, Instant as RealTime};
 
 use tokio::time::Instant;
 
-use super::{Inner, Trouble, holder, schema};
+use super::{Inner, SqliteOptions, Trouble, holder, schema};
 use crate::data_store::StoreError;
+
+/// SQLite counts milliseconds in 31 bits.
+const LONGEST_WAIT: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+
+impl SqliteOptions {
+    /// The wait as SQLite can count it.
+    pub(super) fn lock_wait(&self) -> Duration {
+        self.busy_wait.min(LONGEST_WAIT)
+    }
+}
 
 /// A time during which another process holds the file's write lock.
 pub(super) struct Busy {

@@ -55,13 +55,13 @@ impl Inner {
                 let conn = inner.another_writer()?;
                 let sqlite = |err: rusqlite::Error| Trouble::from(err).not_applied();
                 conn.pragma_update(None, "temp_store", "FILE").map_err(sqlite)?;
-                wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM"))
+                wait_while_busy(inner.options.lock_wait(), || conn.execute_batch("VACUUM"))
                     .map_err(sqlite)?;
             }
             // Most of it beside the writer: commits wait for the rest only.
             checkpoint(&inner.another_writer()?);
             let emptied =
-                wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
+                wait_while_busy(inner.options.lock_wait(), || match inner.writer.lock().as_mut() {
                     Some(writer) => writer
                         .conn
                         .wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE)

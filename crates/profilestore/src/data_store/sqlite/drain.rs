@@ -129,7 +129,7 @@ impl Draining {
             if let Ok(Begun::Busy(err)) = begun {
                 let busy = busy.get_or_insert_with(Busy::default);
                 let overdue =
-                    inner.queue.waiting.lock().overdue(busy.since, inner.options.busy_wait);
+                    inner.queue.waiting.lock().overdue(busy.since, inner.options.lock_wait());
                 if !overdue.is_empty() {
                     let err = busy.trouble(&inner, err);
                     overdue.into_iter().for_each(|job| job.refuse(&err));

@@ -239,7 +239,7 @@ impl Watch {
             // It never writes, but when it is the last one to close, only one that may write can
             // tidy up.
             let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
-            conn.busy_timeout(shared.options.busy_wait)?;
+            conn.busy_timeout(shared.options.lock_wait())?;
             self.conn = Some(conn);
         }
         let Some(conn) = &self.conn else { return Ok(()) };

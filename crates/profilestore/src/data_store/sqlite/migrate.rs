@@ -33,7 +33,7 @@ pub(super) fn open_or_create(
 ) -> Result<Connection, StoreError> {
     let failed = |err: rusqlite::Error| cannot_open(path, &err);
     let conn = schema::open_or_create(path, options)?;
-    conn.busy_timeout(options.busy_wait).map_err(failed)?;
+    conn.busy_timeout(options.lock_wait()).map_err(failed)?;
     migrate(&conn, path, options.env.unix_ms())?;
     // The writer waits for locks in its own way.
     conn.busy_timeout(Duration::ZERO).map_err(failed)?;

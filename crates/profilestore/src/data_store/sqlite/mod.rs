@@ -79,7 +79,7 @@ pub struct SqliteOptions {
     /// How many commits may share one transaction. Default: 256.
     pub batch: usize,
     /// How long a call waits while another process holds the file's lock, from when it was made,
-    /// before it fails as unavailable. Default: 5 s.
+    /// before it fails as unavailable. Default: 5 s. At most 20 days: a longer one counts as that.
     pub busy_wait: Duration,
     /// How large the file may grow, in bytes; commits beyond that fail as unavailable, as on a full
     /// disk. The log beside it comes on top. Default: as large as the disk allows.

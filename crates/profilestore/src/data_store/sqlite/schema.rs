@@ -175,7 +175,7 @@ pub(super) fn open_or_create(
     let conn =
         Connection::open_with_flags(path, flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE)
             .map_err(|err| cannot_open(path, &err))?;
-    conn.busy_timeout(options.busy_wait).map_err(|err| cannot_open(path, &err))?;
+    conn.busy_timeout(options.lock_wait()).map_err(|err| cannot_open(path, &err))?;
     let found = identify(&conn, path)?;
     match conn.is_readonly(rusqlite::MAIN_DB) {
         Ok(false) => {}
@@ -307,7 +307,7 @@ fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(),
 
 fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(64);
-    conn.busy_timeout(options.busy_wait)?;
+    conn.busy_timeout(options.lock_wait())?;
     match role {
         Role::Writer => {
             use_wal(conn)?;
@@ -335,7 +335,7 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "trusted_schema", false)?;
     // The writer waits for locks in its own way.
-    conn.busy_timeout(if role == Role::Writer { Duration::ZERO } else { options.busy_wait })
+    conn.busy_timeout(if role == Role::Writer { Duration::ZERO } else { options.lock_wait() })
 }
 
 /// Turns write-ahead logging on. Switching needs the file for itself for a moment, and does not

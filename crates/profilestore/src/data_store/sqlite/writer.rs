@@ -87,12 +87,12 @@ impl Writer {
             // One of them spoils the transaction: each gets its own.
             Err(Failed::One(err)) if count > 1 => {
                 tracing::warn!(%err, commits = count, "a commit spoiled its transaction");
-                let until = real_time() + inner.options.busy_wait;
+                let until = real_time() + inner.options.lock_wait();
                 for_each(&lists, |commit| self.alone(inner, commit, until))
             }
             // A renewal needs next to no room, and game servers end without it.
             Err(Failed::Full(err)) if count > 1 => {
-                let until = real_time() + inner.options.busy_wait;
+                let until = real_time() + inner.options.lock_wait();
                 for_each(&lists, |commit| match rules::renewed(commit) {
                     Some(_) => self.alone(inner, commit, until),
                     None => Err(err.clone()),
@@ -214,7 +214,7 @@ impl Writer {
         inner: &Arc<Inner>,
         work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Failed> {
-        self.begin_by(inner, real_time() + inner.options.busy_wait)?;
+        self.begin_by(inner, real_time() + inner.options.lock_wait())?;
         // It may write to heads in its own way.
         self.known.forget();
         self.finish(inner, |tx| {
@@ -258,7 +258,7 @@ impl Writer {
             return Ok(());
         }
         let begun = real_time();
-        let committed = wait_while_busy(inner.options.busy_wait, || {
+        let committed = wait_while_busy(inner.options.lock_wait(), || {
             self.conn.prepare_cached("COMMIT")?.execute([])
         });
         if let Err(err) = committed {

@@ -1,8 +1,8 @@
 //! Files: opening, reopening, files that are not ours, full disks, damage.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use profilestore::data_store::{KeyFilter, KeyQuery, LeaseState, ServerId, VersionRef};
+use profilestore::data_store::{KeyFilter, KeyQuery, LeaseState, Retention, ServerId, VersionRef};
 use rusqlite::Connection;
 
 use super::*;
@@ -357,4 +357,16 @@ async fn paused_time_waits_for_a_commit() {
         done.expect("no time passes while the store works").unwrap();
     }
     assert_eq!(started.elapsed(), std::time::Duration::ZERO);
+}
+
+/// Opening it panicked: SQLite counts milliseconds in 31 bits.
+#[tokio::test]
+async fn a_store_opens_however_long_it_is_to_wait_for_the_files_lock() {
+    let dir = folder();
+    let options = SqliteOptions { busy_wait: Duration::MAX, ..fast() };
+    let store = SqliteStore::open(path(&dir), options).unwrap();
+    put(&store, &key("a"), "one").await.unwrap();
+    assert_eq!(text(&state(&store, &key("a")).await), Some("one"));
+    store.sweep(Retention { history_ms: 0 }, None).await.unwrap();
+    store.empty_log().await.unwrap();
 }

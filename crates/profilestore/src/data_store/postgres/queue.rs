@@ -404,6 +404,15 @@ mod tests {
         }
     }
 
+    /// One that takes all the room.
+    fn large(name: &str) -> Change {
+        let mut large = save(name);
+        if let Change::Write { value, .. } = &mut large {
+            *value = NewValue::Bytes(vec![0u8; ROOM_BYTES].into());
+        }
+        large
+    }
+
     /// The start of a session, which needs its server alive.
     fn start(name: &str) -> Change {
         let holder = Holder {
@@ -455,20 +464,26 @@ mod tests {
         assert_eq!(ids(&second), [2, 4]);
     }
 
+    #[tokio::test]
+    async fn what_waits_is_bounded_by_its_bytes() {
+        let queue = waiting(vec![large("a")]).await;
+        let commits = vec![commit(2, save("b"))];
+        let mut small = Box::pin(queue.push(commits, Instant::now(), None, || ()));
+        assert!(small.as_mut().now_or_never().is_none());
+        assert_eq!(queue.take().map(|taken| ids(&taken)), Some(vec![1]));
+        assert!(small.as_mut().now_or_never().is_some(), "there is room again");
+    }
+
     /// Its writer was counted and never started: when that had happened to each of them, nothing
     /// was written any more.
     #[tokio::test]
     async fn a_call_that_gives_up_while_it_waits_for_room_has_started_its_writer() {
         let queue = Arc::new(Queue::new(4, 100));
-        let mut large = save("a");
-        if let Change::Write { value, .. } = &mut large {
-            *value = NewValue::Bytes(vec![0u8; ROOM_BYTES].into());
-        }
         let started = AtomicUsize::new(0);
         let start = || {
             started.fetch_add(1, SeqCst);
         };
-        let commits = vec![commit(1, large), commit(2, save("b"))];
+        let commits = vec![commit(1, large("a")), commit(2, save("b"))];
         let now = crate::env::Env::system().now();
         let mut pushed = Box::pin(queue.push(commits, now, None, start));
         assert!(pushed.as_mut().now_or_never().is_none());

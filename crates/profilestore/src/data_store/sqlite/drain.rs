@@ -168,3 +168,75 @@ impl Drop for Draining {
         refused.into_iter().for_each(|job| job.refuse(&err));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt as _;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        data_store::{
+            Cause, Change, CommitId, DataStore as _, NewValue, Returning, ServerId, SqliteOptions,
+            SqliteStore,
+        },
+        env::Env,
+        key::ProfileKey,
+    };
+
+    #[tokio::test]
+    async fn what_waits_for_the_writer_is_bounded_by_its_bytes_and_a_renewal_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
+        let incarnation = store.identity().await.expect("an identity").incarnation;
+        let commit = |change| Commit {
+            id: CommitId(Env::system().uuid()),
+            incarnation,
+            from: None,
+            changes: vec![change],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        let value = Bytes::from(vec![0u8; QUEUE_BYTES * 5 / 8]);
+        let save = |name: &str| {
+            commit(Change::Write {
+                key: ProfileKey::new("S", "global", name).expect("a valid name"),
+                epoch: 0,
+                version: 0,
+                value: NewValue::Bytes(value.clone()),
+                user_ids: Vec::new(),
+                cause: Cause::Save,
+                author: String::new(),
+                keep_previous: false,
+                seal: false,
+                imported: None,
+            })
+        };
+        let id = ServerId(Uuid::from_u128(7));
+        let renewal =
+            commit(Change::RenewServer { id, revision: 1, host: None, acknowledged: Vec::new() });
+        let inner = &store.inner;
+        // None of them is written.
+        let writing = inner.writer.lock();
+        let submit = |commit| Box::pin(inner.submit(vec![commit], None));
+        let waiting = || inner.queue.jobs.load(SeqCst);
+        let (mut one, mut two, mut renewing) =
+            (submit(save("a")), submit(save("b")), submit(renewal));
+        assert!(one.as_mut().now_or_never().is_none());
+        assert_eq!(waiting(), 1);
+        assert!(two.as_mut().now_or_never().is_none());
+        assert_eq!(waiting(), 1, "the second one waits for room, and not in the queue");
+        assert!(renewing.as_mut().now_or_never().is_none());
+        assert_eq!(waiting(), 2);
+        // The renewal goes first, alone, then the first save; so there is room again.
+        drop(inner.queue.take(256));
+        drop(inner.queue.take(256));
+        assert_eq!(waiting(), 0);
+        assert!(two.as_mut().now_or_never().is_none());
+        assert_eq!(waiting(), 1);
+        drop(inner.queue.take(256));
+        drop(writing);
+    }
+}

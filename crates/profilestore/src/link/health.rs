@@ -1,7 +1,7 @@
 //! Errors of the store, told to listeners, and the critical state that too many of them make.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +39,14 @@ pub(crate) type OnCritical = dyn Fn(bool) + Send + Sync;
 pub(crate) type OnNearlyFull = dyn Fn(&ProfileKey, usize) + Send + Sync;
 pub(crate) type OnForeignHolder = dyn Fn(&ForeignHolder<'_>) + Send + Sync;
 
+/// Until when the states of this process are critical if no more errors come, by the addresses of
+/// their owners. The metric says whether any is. One that is judged no more, at a host whose game
+/// servers have gone, ends with the next judgement of another.
+static CRITICAL: Mutex<BTreeMap<usize, Instant>> = Mutex::new(BTreeMap::new());
+
+/// How long the metric believes in a state that is judged no more.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[derive(Default)]
 pub(crate) struct Health {
     pub(crate) on_error: Signal<OnError>,
@@ -67,8 +75,8 @@ struct Errors {
 }
 
 impl Errors {
-    /// True while the state is critical.
-    fn judge(&mut self, now: Instant, settings: &Settings) -> bool {
+    /// For how long the state is critical if no more errors come. None: it is not.
+    fn judge(&mut self, now: Instant, settings: &Settings) -> Option<Duration> {
         while self.recent.front().is_some_and(|at| {
             now.saturating_duration_since(*at) >= settings.critical_state_error_expire
         }) {
@@ -77,12 +85,25 @@ impl Errors {
         if self.recent.len() >= settings.critical_state_error_count {
             self.many_at = Some(now);
         }
-        self.many_at
-            .is_some_and(|at| now.saturating_duration_since(at) < settings.critical_state_expire)
+        let passed = now.saturating_duration_since(self.many_at?);
+        let left = settings.critical_state_expire.saturating_sub(passed);
+        (!left.is_zero()).then_some(left)
     }
 }
 
 impl Health {
+    /// Brings the metric up to date. `until`: until when this state is critical, if it is.
+    fn show(&self, until: Option<Instant>) {
+        let owner = std::ptr::from_ref(self).addr();
+        let mut all = CRITICAL.lock();
+        if let Some(until) = until {
+            all.insert(owner, until);
+        } else {
+            all.remove(&owner);
+        }
+        metrics::gauge!("profilestore_critical_state").set(f64::from(u8::from(!all.is_empty())));
+    }
+
     /// A holder that no hint of this server reaches has a profile that this server wants, or has
     /// sent a message to.
     pub(crate) fn foreign(&self, key: &ProfileKey, lease: &LeaseState, wanted: bool) {
@@ -139,9 +160,11 @@ impl Health {
 
     /// To be called now and then, so that the critical state ends by itself.
     pub(crate) fn judge(&self, now: Instant, settings: &Settings) {
-        let critical = self.errors.lock().judge(now, settings);
+        let left = self.errors.lock().judge(now, settings);
+        CRITICAL.lock().retain(|_, until| *until > now);
+        self.show(left.map(|left| now + left.min(LONGEST)));
+        let critical = left.is_some();
         if self.critical.swap(critical, Ordering::Relaxed) != critical {
-            metrics::gauge!("profilestore_critical_state").set(f64::from(u8::from(critical)));
             tracing::warn!(critical, "the critical state changed");
             outside_of_calls(|| self.on_critical.each(|listener| listener(critical)));
         }
@@ -166,6 +189,12 @@ impl Health {
         listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static,
     ) -> crate::Connection {
         self.on_error.connect(Arc::new(listener))
+    }
+}
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        self.show(None);
     }
 }
 

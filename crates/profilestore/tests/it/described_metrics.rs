@@ -6,6 +6,7 @@ use std::{
     fs,
     path::Path,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
@@ -133,11 +134,36 @@ fn a_metric_is_found_where_it_is_reported() {
     assert!(all.iter().map(|(name, kind)| (&name[..], &kind[..])).eq(expected));
 }
 
-/// Keeps how many operations are queued, as it was last told.
-#[derive(Default)]
-struct Queued(Arc<AtomicU64>);
+/// Keeps what a gauge was last told.
+struct Told {
+    gauge: &'static str,
+    value: Arc<AtomicU64>,
+}
 
-impl Recorder for Queued {
+impl Told {
+    /// Plays a scene in paused time, on one thread. It gets the gauge's value.
+    fn of<F: Future<Output = ()>>(gauge: &'static str, scene: impl FnOnce(Value) -> F) {
+        let value = Arc::<AtomicU64>::default();
+        let recorder = Self { gauge, value: value.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        with_local_recorder(&recorder, || runtime.block_on(scene(Value(value))));
+    }
+}
+
+/// The value of a gauge.
+struct Value(Arc<AtomicU64>);
+
+impl Value {
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Recorder for Told {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -145,11 +171,7 @@ impl Recorder for Queued {
         Counter::noop()
     }
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        if key.name() == "profilestore_queued_operations" {
-            Gauge::from_arc(self.0.clone())
-        } else {
-            Gauge::noop()
-        }
+        if key.name() == self.gauge { Gauge::from_arc(self.value.clone()) } else { Gauge::noop() }
     }
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::noop()
@@ -160,14 +182,7 @@ impl Recorder for Queued {
 /// idle one hid what waited at all others.
 #[test]
 fn the_gauge_of_queued_operations_adds_up_over_the_servers_of_a_process() {
-    let queued = Queued::default();
-    let gauge = queued.0.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    let scene = async {
+    Told::of("profilestore_queued_operations", |queued| async move {
         let world = World::new();
         let (busy, idle) =
             (world.server("a").await, world.server_on("b", world.another_way()).await);
@@ -176,9 +191,28 @@ fn the_gauge_of_queued_operations_adds_up_over_the_servers_of_a_process() {
             (0..5).map(|n| players(&busy).get(&format!("p{n}")).boxed()).collect();
         settle().await;
         players(&idle).get("q").await.unwrap();
-        let told = f64::from_bits(gauge.load(Ordering::Relaxed));
-        assert!(told >= 5.0, "{told}");
+        assert!(queued.get() >= 5.0, "{}", queued.get());
         drop(waiting);
-    };
-    with_local_recorder(&queued, || runtime.block_on(scene));
+    });
+}
+
+/// It said what the last one of them had become, so one that was well again hid the others.
+#[test]
+fn the_gauge_of_the_critical_state_is_1_while_any_server_of_a_process_is_critical() {
+    Told::of("profilestore_critical_state", |critical| async move {
+        let world = World::new();
+        let (own_way, time) = (world.another_way(), Duration::from_secs(300));
+        let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+        world.store.plan().cut_off();
+        own_way.plan().cut_off();
+        tokio::time::sleep(time).await;
+        own_way.plan().heal();
+        tokio::time::sleep(time).await;
+        assert!(a.is_critical_state() && !b.is_critical_state());
+        assert!(critical.get() > 0.0);
+        world.store.plan().heal();
+        tokio::time::sleep(time).await;
+        assert!(!a.is_critical_state());
+        assert!(critical.get() < 1.0);
+    });
 }

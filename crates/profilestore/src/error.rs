@@ -120,7 +120,8 @@ pub enum ErrorKind {
     /// ([`crate::Operator::restore`], `profilestore rollback`), or restore a backup. See "A
     /// value is damaged" in `docs/trouble.md`.
     Damaged,
-    /// Too many operations wait for this profile.
+    /// Too many operations wait for this profile, or too much data of messages and of profiles that
+    /// are to be written.
     Overloaded,
 }
 

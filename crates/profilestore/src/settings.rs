@@ -82,7 +82,9 @@ pub struct Settings {
     /// How often what is past its time is swept out of the store, 6 h. At least 1 s; None leaves it
     /// to others.
     pub sweep_period: Option<Duration>,
-    /// How many operations may wait for one profile on this server, 10,000. At least 1.
+    /// How many operations may wait for one profile on this server, 10,000. At least 1. At
+    /// most 64 MiB of messages and of profiles that are to be written wait for one, whatever this
+    /// says.
     pub max_key_queue: usize,
     /// Open what is about to be saved, and refuse the save when that does not give the same data
     /// again, with the place ([`crate::ErrorKind::Invalid`]). It finds types whose `Serialize` and

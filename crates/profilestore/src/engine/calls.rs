@@ -132,7 +132,9 @@ impl Engine {
         by: Option<Attribution>,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.link.call(key, async move { engine.send_now(&key_, id, payload, by).await })
+        let bytes = payload.len();
+        let sending = async move { engine.send_now(&key_, id, payload, by).await };
+        self.link.call_with(key, bytes, sending)
     }
 
     async fn send_now(
@@ -258,7 +260,7 @@ impl Engine {
         replacement: Replacement,
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.link.call(key, async move {
+        self.link.call_with(key, replacement.bytes.len(), async move {
             let began = replacement.incarnation;
             let plan = |incarnation| {
                 let (engine, key, replacement) = (&engine, &key_, &replacement);

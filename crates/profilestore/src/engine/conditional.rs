@@ -103,7 +103,11 @@ impl Engine {
         by: Attribution,
     ) -> impl Future<Output = Result<Written>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.link.call(key, async move {
+        let bytes = match &content {
+            NewContent::Data(data) => data.get().len(),
+            NewContent::Edited(_) => 0,
+        };
+        self.link.call_with(key, bytes, async move {
             let operation = engine.link.env.uuid();
             let request = match &content {
                 NewContent::Edited(edit) => {

@@ -20,11 +20,21 @@ impl Link {
         key: &ProfileKey,
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        self.call_with(key, 0, call)
+    }
+
+    /// The same for a call that has so many bytes of the caller's with it.
+    pub(crate) fn call_with<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        bytes: usize,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         let late = Error::new(
             ErrorKind::Unknown,
             "the store has not answered in time; the call may yet take effect",
         );
-        self.call_or(key, late, call)
+        self.call_or(key, Turn::with(bytes), late, call)
     }
 
     /// The same for a call that changes nothing.
@@ -35,6 +45,7 @@ impl Link {
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         self.call_or(
             key,
+            Turn::default(),
             Error::new(
                 ErrorKind::Unavailable,
                 "the store has not answered in \
@@ -47,6 +58,7 @@ impl Link {
     fn call_or<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
+        turn: Turn,
         late: Error,
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
@@ -59,7 +71,7 @@ impl Link {
             )
         };
         let (env, deadline) = (self.env.clone(), self.deadline());
-        let (queues, turn) = (self.queues.clone(), Turn::default());
+        let queues = self.queues.clone();
         let queued = self.check_open(key).and_then(|()| {
             let call = deadline.scope(call);
             self.queues.run_unless_given_up(key, self.queue_limit(), &turn, call)

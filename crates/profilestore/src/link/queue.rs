@@ -26,6 +26,9 @@ use crate::{
     key::ProfileKey,
 };
 
+/// How many bytes that calls bring may wait for a key. One call alone may bring more.
+const LINE_BYTES: usize = 64 << 20;
+
 type Operation = BoxFuture<'static, ()>;
 
 /// The queues of all keys.
@@ -71,6 +74,9 @@ struct Line {
     waiting: VecDeque<Waiting>,
     /// How many of them are not to be done any more.
     given_up: usize,
+    /// How many bytes they have brought with them, and those of them that are not to be done.
+    bytes: usize,
+    bytes_given_up: usize,
     /// The driver has begun: one is being done that does not wait any more.
     begun: bool,
 }
@@ -81,19 +87,33 @@ struct Waiting {
     turn: Option<Turn>,
 }
 
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.turn.as_ref().map_or(0, |turn| turn.bytes)
+    }
+}
+
 /// What becomes of an operation that waits, whichever comes first: its turn, or a caller that gives
 /// up.
 #[derive(Clone, Default)]
-pub(crate) struct Turn(Arc<AtomicBool>);
+pub(crate) struct Turn {
+    taken: Arc<AtomicBool>,
+    bytes: usize,
+}
 
 impl Turn {
+    /// That of an operation which has so many bytes of the caller's with it.
+    pub(crate) fn with(bytes: usize) -> Self {
+        Self { bytes, ..Self::default() }
+    }
+
     /// True for the first to ask.
     fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
+        !self.taken.swap(true, Ordering::AcqRel)
     }
 
     fn is_taken(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.taken.load(Ordering::Acquire)
     }
 }
 
@@ -104,25 +124,38 @@ impl Line {
         wanted.saturating_sub(usize::from(!self.begun))
     }
 
+    /// Whether there is room for so many bytes more.
+    fn has_room(&self, bytes: usize) -> bool {
+        bytes == 0 || self.bytes == 0 || self.bytes.saturating_add(bytes) <= LINE_BYTES
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        self.bytes += waiting.bytes();
+        self.waiting.push_back(waiting);
+    }
+
     /// The next operation. What was given up before it goes to `gone`.
     fn next(&mut self, gone: &mut Vec<Waiting>) -> Option<Operation> {
         loop {
             let waiting = self.waiting.pop_front()?;
+            self.bytes = self.bytes.saturating_sub(waiting.bytes());
             if waiting.turn.as_ref().is_none_or(Turn::take) {
                 self.begun = true;
                 return Some(waiting.operation);
             }
             self.given_up = self.given_up.saturating_sub(1);
+            self.bytes_given_up = self.bytes_given_up.saturating_sub(waiting.bytes());
             gone.push(waiting);
         }
     }
 
     /// Takes out what was given up, once that is half of all: so each costs little.
     fn prune(&mut self) -> VecDeque<Waiting> {
-        if self.given_up * 2 <= self.waiting.len() {
+        if self.given_up * 2 <= self.waiting.len() && self.bytes_given_up * 2 <= self.bytes {
             return VecDeque::new();
         }
-        self.given_up = 0;
+        self.bytes = self.bytes.saturating_sub(self.bytes_given_up);
+        (self.given_up, self.bytes_given_up) = (0, 0);
         let is_wanted =
             |waiting: &Waiting| waiting.turn.as_ref().is_none_or(|turn| !turn.is_taken());
         let (wanted, gone) = std::mem::take(&mut self.waiting).into_iter().partition(is_wanted);
@@ -137,7 +170,8 @@ impl KeyQueues {
     }
 
     /// Puts an operation behind those of its key. The answer comes even if the operation panics,
-    /// and when the runtime goes away. Fails when `limit` operations wait already.
+    /// and when the runtime goes away. Fails when `limit` operations wait already, or too much of
+    /// what they bring with them.
     pub(crate) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
@@ -168,6 +202,7 @@ impl KeyQueues {
             }
             let Some(line) = state.lines.get_mut(key) else { return true };
             line.given_up += 1;
+            line.bytes_given_up += turn.bytes;
             let gone = line.prune();
             state.total = state.total.saturating_sub(gone.len());
             state.show();
@@ -198,16 +233,17 @@ impl KeyQueues {
         let waiting = Waiting { operation, turn };
         let mut state = self.state.lock();
         let is_first = match state.lines.get_mut(key) {
-            Some(line) if line.len() >= limit => {
+            Some(line) if line.len() >= limit || !line.has_room(waiting.bytes()) => {
                 let message = "too many operations wait for the profile";
                 return Err(Error::new(ErrorKind::Overloaded, message).about(key));
             }
             Some(line) => {
-                line.waiting.push_back(waiting);
+                line.push(waiting);
                 false
             }
             None => {
-                let line = Line { waiting: VecDeque::from([waiting]), ..Line::default() };
+                let mut line = Line::default();
+                line.push(waiting);
                 state.lines.insert(key.clone(), line);
                 true
             }
@@ -417,6 +453,31 @@ mod tests {
         let done = queues.run_unless_given_up(&key("a"), 2, &turn, async { 8 }).unwrap();
         assert_eq!(done.wait().await.unwrap(), 8);
         assert!(!queues.give_up(&key("a"), &turn), "its turn has come");
+    }
+
+    /// Ten thousand calls could wait for a profile, whatever they had with them.
+    #[tokio::test]
+    async fn what_calls_bring_with_them_is_bounded_by_its_bytes() {
+        let queues = KeyQueues::new(Handle::current());
+        let put = |turn: &Turn| queues.run_unless_given_up(&key("a"), 99, turn, async { 7 });
+        let half = || Turn::with(LINE_BYTES / 2);
+        let (first, second, none) = (half(), half(), Turn::default());
+        // On a runtime of one thread no driver begins before this test waits.
+        drop((put(&first).unwrap(), put(&second).unwrap()));
+        let refused = put(&Turn::with(1)).err().map(|error| error.kind());
+        assert_eq!(refused, Some(ErrorKind::Overloaded));
+        let last = put(&none).unwrap();
+        // What gives up makes room, once that is more than half.
+        assert!(queues.give_up(&key("a"), &first));
+        assert!(put(&half()).is_err());
+        assert!(queues.give_up(&key("a"), &second));
+        drop((put(&half()).unwrap(), put(&half()).unwrap()));
+        assert!(put(&half()).is_err());
+        assert_eq!(last.wait().await.unwrap(), 7);
+        queues.drained().await;
+        // One alone may have more.
+        let alone = put(&Turn::with(2 * LINE_BYTES)).unwrap();
+        assert_eq!(alone.wait().await.unwrap(), 7);
     }
 
     /// Its caller was told that it may have been done, as its turn was taken to have come at once.

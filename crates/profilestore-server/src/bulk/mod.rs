@@ -178,6 +178,20 @@ impl BulkEdits {
         Ok(!page.entries.is_empty() || !page.unreadable.is_empty())
     }
 
+    /// Fails for the identity of an operation, whether it runs or is done, here or in the program.
+    /// An edit or a rollback of one profile under it would count there as that profile's edit.
+    pub(crate) async fn check_unused(&self, operation: Uuid) -> Result<(), Problem> {
+        if self.shelf.read::<Record>(&operation.to_string()).await?.value.is_some() {
+            return Err(reused());
+        }
+        match BulkEdit::resume(&*self.store, operation).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() != ErrorKind::Invalid => Err(error.into()),
+            // It is not finished, or complete.
+            _ => Err(reused()),
+        }
+    }
+
     /// Lets it go on here, unless it is done or goes on here already. A run elsewhere stops within
     /// a second; until then, both edit each profile once.
     pub(crate) async fn resume(self: &Arc<Self>, operation: Uuid) -> Result<(), Problem> {

@@ -152,7 +152,8 @@ pub(super) fn edit_of(content: &Content) -> Result<Edit, Problem> {
 /// server that holds the profile makes the edit and saves it. A patch may have the steps `set`,
 /// `increase` and `restore` too, such as `[{"op":"increase","path":"/coins","by":5}]`; with
 /// `"create":true` a number that is not there counts as 0. The same `Idempotency-Key` again makes
-/// no second edit, and answers what became of the first.
+/// no second edit, and answers what became of the first. The key of an edit of many profiles is
+/// refused.
 #[utoipa::path(
     post,
     path = "/profiles/{key}/edits",
@@ -188,6 +189,7 @@ async fn make(
     caller.may(Scope::EditsSingle, &key)?;
     let operation = operation(&headers)?;
     let edit = edit_of(&content)?;
+    app.bulk().check_unused(operation).await?;
     match booked(&app, operation, &key).await? {
         Some(entry) => same_edit(&entry, &edit)?,
         None => timely(operation, app.server().now_ms())?,

@@ -292,7 +292,7 @@ fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error
 /// Makes an earlier version current again, as a new version, and ends whatever session there is:
 /// what that has not saved is lost. Waiting messages stay. The answer lists gifts and trades since,
 /// which stay done. The same `Idempotency-Key` again rolls back no second time; for another version
-/// it is refused.
+/// it is refused, and so is the key of an edit of many profiles.
 ///
 /// `If-Match` names what the rollback goes over, as a dry run or reading the profile has told it;
 /// `If-None-Match: *` says that there is no such profile now. Only a dry run needs neither of them,
@@ -349,6 +349,7 @@ async fn restore(
     }
     let operation = operation(&headers)?;
     let expected = expected(&key, &headers)?;
+    app.bulk().check_unused(operation).await?;
     // One that comes again is answered, however long ago it was.
     if let Err(untimely) = timely(operation, app.server().now_ms())
         && booked(&app, operation, &key).await?.is_none()

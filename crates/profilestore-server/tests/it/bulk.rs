@@ -1,6 +1,9 @@
 //! Edits of many profiles over HTTP.
 
-use profilestore::{Attribution, operator::BulkEdit};
+use profilestore::{
+    Attribution, Edit,
+    operator::{BulkEdit, EditScope},
+};
 use profilestore_server::keys::Scope;
 use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
@@ -397,6 +400,46 @@ async fn an_edit_of_many_under_the_key_of_an_edit_of_one_is_refused() {
     refused(&begin(&admin, &id, &increase(10)).await, 422, "idempotency-key-reused");
     refused(&admin.get(&format!("{EDITS}/{id}")).await, 404, "not-found");
     assert_eq!(found(&admin, "%2Fcoins%20%3E=%2010").await, 1, "the edit of one, and no other");
+}
+
+/// The edit of many left that profile out: it counted as edited before.
+#[tokio::test]
+async fn an_edit_or_a_rollback_of_one_under_the_key_of_an_edit_of_many_is_refused() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    fill(&served.store, (0..3).map(player)).await;
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    game.start(1, "p00001").await;
+    let id = operation();
+    begin(&admin, &id, &increase(1000)).await.is(202);
+    // It runs until that game server has made its edit. This profile it has not come to.
+    waits(&admin, &id, &mut game).await;
+    fill(&served.store, [player(7)]).await;
+    refuses_one(&admin, &id).await;
+    make(&mut game, 1, 1001).await;
+    assert_eq!(ended(&admin, &id).await["state"], "done");
+    refuses_one(&admin, &id).await;
+    // One of the program.
+    let id = operation();
+    let edit = Edit::from_patch(r#"[{"op":"increase","path":"/coins","by":10}]"#).unwrap();
+    let bulk = BulkEdit::new(id.parse().unwrap(), EditScope::all("Others"), edit);
+    served.desk.operator(Attribution::new("ops")).edit_all(&bulk, |_| ()).await.unwrap();
+    refuses_one(&admin, &id).await;
+}
+
+/// Neither an edit nor a rollback of `p00007`, at its first version, is made under this key.
+async fn refuses_one(admin: &Client, id: &str) {
+    let path = "/v1/stores/PlayerData/profiles/p00007";
+    let caller = admin.header("Idempotency-Key", id);
+    let edit = caller.header("Content-Type", "application/json-patch+json");
+    let patch = r#"[{"op":"increase","path":"/coins","by":1000}]"#;
+    let edited = edit.post(&format!("{path}/edits"), patch).await;
+    refused(&edited, 422, "idempotency-key-reused");
+    let roll = caller.header("If-Match", admin.get(path).await.etag());
+    let rolled = roll.post(&format!("{path}/restores"), r#"{"version":1}"#).await;
+    refused(&rolled, 422, "idempotency-key-reused");
+    let read = admin.get(path).await.is(200);
+    assert_eq!((&read["version"], &read["data"]["coins"]), (&json!(1), &json!(7)));
 }
 
 #[tokio::test]

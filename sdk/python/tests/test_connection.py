@@ -24,6 +24,8 @@ class Host:
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
         self.sockets: list[ServerConnection] = []
+        self.refusal: dict[str, str] | None = None
+        """What a greeting that resumes is refused with."""
         self._listening: Listening | None = None
 
     async def start(self) -> str:
@@ -38,7 +40,9 @@ class Host:
                 name, body = next(iter(json.loads(text).items()))
                 if name != "ping":
                     self.heard.append((name, body))
-                if name == "hello":
+                if name == "hello" and self.refusal is not None:
+                    await self.say("error", problem=self.refusal)
+                elif name == "hello":
                     resumed = "same" if "resume" in body else None
                     welcome = {"incarnation": "i", "token": "t", "store": "s", "resumed": resumed}
                     await self.say("welcome", **welcome, lease_ms=20_000, max_frame=5 << 20)
@@ -89,6 +93,28 @@ class Connected(unittest.IsolatedAsyncioTestCase):
             await until("it has connected again", lambda: len(self.host.sockets) == times + 1)
             await until("it is connected", lambda: self.server.is_connected)
             self.assertEqual(len(self.faults), times)
+
+    async def test_a_game_server_whose_place_another_run_took_comes_no_more_and_its_game_is_told(
+        self,
+    ) -> None:
+        players = self.server.store("P", {"coins": 0})
+        start = players.start("a")
+        await until("the start is there", lambda: "start" in self.host.names)
+        i = self.host.heard[-1][1]["i"]
+        told = {"i": i, "s": 1, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", **told)
+        profile = await start
+        self.host.refusal = {"kind": "run-replaced", "advice": "leave"}
+        await self.host.sockets[-1].close(4000)
+        await until("its session is over", lambda: profile.ended is not None)
+        assert profile.ended is not None
+        self.assertEqual(profile.ended.reason, "lost")
+        self.assertEqual(self.server.profiles, [])
+        kinds = [fault.kind for fault in self.faults if isinstance(fault, ProfileError)]
+        self.assertEqual(kinds, ["run-replaced"])
+        await self.fails("closing", players.start("b"))
+        self.assertEqual(await self.server.close(), [])
+        self.assertEqual(self.host.names, ["hello", "start", "hello"])
 
     async def test_a_start_that_is_called_off_without_a_connection_is_so_on_the_next(self) -> None:
         players = self.server.store("P", {"coins": 0})

@@ -28,6 +28,8 @@ export interface Holder {
   named(): Named[];
   /** A resume was answered; each session is told about behind it. */
   resumed(how: ResumedAs): void;
+  /** Another run goes on as this game server: nothing is told here any more. */
+  replaced(): void;
   frame(frame: SessionFrame): void;
 }
 
@@ -65,6 +67,8 @@ const REFUSED = new Set([
   "invalid",
   "misdirected",
 ]);
+/** Another run has resumed this game server, and goes on in the place of this one. */
+const MADE_WAY = "run-replaced";
 const ANSWERS = new Set(["started", "saved", "ended", "done", "sent", "error", "overloaded"]);
 
 /** How long to wait before connecting again: soon at first, not with all others at once. */
@@ -407,6 +411,7 @@ export class Connection implements LinksUser {
       // What the old link said in the meantime was not listened to.
       if (hadGreeted) this.#link?.drop();
       if (hadGreeted) this.#link = undefined;
+      if (why.kind === MADE_WAY) return this.#madeWay(why);
       const isRefused = REFUSED.has(why.kind);
       if (isRefused && this.#opening !== undefined) return this.#notOpened(why);
       if (isRefused || this.#opening !== undefined) this.#missed(why);
@@ -415,6 +420,13 @@ export class Connection implements LinksUser {
       this.#link = undefined;
       this.#again();
     }
+  }
+
+  /** Each would end the connection of the other, in turn for ever. */
+  #madeWay(why: ProfileError): void {
+    this.report(why);
+    void this.close();
+    this.holder.replaced();
   }
 
   /** The last frame, and the end. What is unanswered fails at once. Resolves when it is sent. */

@@ -52,6 +52,7 @@ export type Kind =
   | "method-not-allowed"
   | "unsupported-media-type"
   | "misdirected"
+  | "run-replaced"
   | "upgrade-required"
   | "idempotency-key-reused"
   | "precondition-required"

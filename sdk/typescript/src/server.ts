@@ -191,6 +191,11 @@ export class Server implements Holder {
   }
 
   /** @internal */
+  replaced(): void {
+    this.profiles.forEach((profile) => profile.abandon());
+  }
+
+  /** @internal */
   frame(frame: SessionFrame): void {
     const { s } = frame[1];
     if (frame[0] === "resumed") this.#unanswered.delete(s);

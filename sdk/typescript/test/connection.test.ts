@@ -16,6 +16,8 @@ type Frame = Record<string, { i?: number; n?: number; resume?: { sessions: unkno
 class Host {
   readonly heard: Frame[] = [];
   readonly sockets: WebSocket[] = [];
+  /** What a greeting that resumes is refused with. */
+  refusal: object | undefined;
   readonly #listening = new WebSocketServer({ port: 0, host: "127.0.0.1" });
 
   static async start(): Promise<Host> {
@@ -38,6 +40,7 @@ class Host {
       this.heard.push(frame);
       if (frame["hello"] === undefined) return;
       const resumed = frame["hello"].resume === undefined ? null : "same";
+      if (this.refusal !== undefined) return this.say({ error: { problem: this.refusal } });
       const welcome = { incarnation: "i", token: "t", store: "s", lease_ms: 20_000, resumed };
       this.say({ welcome: { ...welcome, max_frame: 5 << 20 } });
     });
@@ -72,6 +75,26 @@ test("a frame without what belongs to it ends the connection, and not the game",
   }
   assert.ok(faults.every((fault) => fault instanceof ProfileError));
   await server.close();
+});
+
+test("a game server whose place another run took comes no more, and its game is told", async () => {
+  const host = await Host.start();
+  const faults: ProfileError[] = [];
+  const server = await open(host, faults);
+  const players = server.store("P", { template: { coins: 0 } });
+  const start = players.start("a");
+  await until("the start is there", () => host.names.includes("start"));
+  const i = host.heard.at(-1)?.["start"]?.i;
+  host.say({ started: { i, s: 1, epoch: 1, version: 1, data: { coins: 0 }, meta: {} } });
+  const profile = await start;
+  host.refusal = { kind: "run-replaced", advice: "leave" };
+  host.sockets.at(-1)?.close(4000);
+  await until("its session is over", () => profile.ended !== undefined);
+  assert.equal(profile.ended?.reason, "lost");
+  assert.deepEqual([faults.map((fault) => fault.kind), server.profiles], [["run-replaced"], []]);
+  await assert.rejects(players.start("b"), { kind: "closing" });
+  assert.deepEqual(await server.close(), []);
+  assert.deepEqual(host.names, ["hello", "start", "hello"]);
 });
 
 test("a close with a time that is none is refused, and the game server stays open", async () => {
@@ -168,7 +191,7 @@ test("a session that nobody has seen is named by a resume until it is ended", as
 test("a start that is given up is called off until it is known what became of it", async () => {
   const host = await Host.start();
   const options = { urls: [host.url], key: "k", job: "j", place: 0, leaseMs: undefined };
-  const holder = { named: () => [], resumed: () => {}, frame: () => {} };
+  const holder = { named: () => [], resumed: () => {}, replaced: () => {}, frame: () => {} };
   const connection = new Connection({ ...options, connectMs: 10_000 }, holder, () => {});
   connection.mostAttempts = 2;
   await connection.open();
@@ -218,7 +241,7 @@ test("a link that cannot be made is tried again, and ends no game", async () => 
   const key = (() => {}) as unknown as string;
   const urls = ["ws://127.0.0.1:1"];
   const options = { urls, key, job: "j", place: 0, leaseMs: undefined, connectMs: 1000 };
-  const holder = { named: () => [], resumed: () => {}, frame: () => {} };
+  const holder = { named: () => [], resumed: () => {}, replaced: () => {}, frame: () => {} };
   const connection = new Connection(options, holder, () => {});
   await assert.rejects(connection.open(), { kind: "unavailable", message: /no link can be made/ });
 });
@@ -252,7 +275,7 @@ test("a start that is answered while its game server closes is let go", async ()
 
 test("messages that nobody takes are refused before they fill the memory", async () => {
   const options = { urls: [], key: "k", job: "j", place: 0, leaseMs: undefined, connectMs: 1 };
-  const holder = { named: () => [], resumed: () => {}, frame: () => {} };
+  const holder = { named: () => [], resumed: () => {}, replaced: () => {}, frame: () => {} };
   const connection = new Connection(options, holder, () => {});
   connection.mostBytes = 10_000;
   const failed: [number, string][] = [];

@@ -348,6 +348,13 @@ pub const TABLE: &[Row] = &[
          page reaches it under another name. To serve others, see docs/server.md.",
     ),
     row(
+        "run-replaced",
+        409,
+        "leave",
+        "Another run of this game server has resumed it, and goes on in its place.",
+        "Connect no more as this game server, and let its players go: the other run has them.",
+    ),
+    row(
         "upgrade-required",
         426,
         "fix",

@@ -49,6 +49,7 @@ fn names_that_the_code_uses_are_in_the_table() {
         include_str!("../http/pages.rs"),
         include_str!("../http/profiles.rs"),
         include_str!("../http/views.rs"),
+        include_str!("../ws/mod.rs"),
     ] {
         for rest in source.split("Problem::new(\"").skip(1) {
             let name = rest.split('"').next().unwrap();

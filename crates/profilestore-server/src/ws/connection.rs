@@ -260,7 +260,7 @@ async fn greet(
         let token = new_token()?;
         let server = hub.host()?.register(registration(&token)).await?;
         let guest = Guest::new(server, instance, token, sdk.as_deref());
-        return Ok((hub.enter(guest).await, None, Vec::new()));
+        return Ok((hub.enter(guest).await?, None, Vec::new()));
     };
     let mut sessions = resume.named.sessions;
     let mut more = resume.named.more;
@@ -271,6 +271,8 @@ async fn greet(
         sessions.extend(named.sessions);
         more = named.more;
     }
+    // Before anything is done for it. One that makes way meanwhile is refused when it is entered.
+    hub.check_run(ServerId(resume.incarnation), instance)?;
     // What the client brings proves nothing where the store does not know it.
     let token = new_token()?;
     let resumed = hub
@@ -293,7 +295,7 @@ async fn greet(
         Some(known) => known,
         None => {
             let guest = Guest::new(server, instance, token, sdk.as_deref());
-            hub.enter(if how == ResumedAs::Same { guest.taken_over() } else { guest }).await
+            hub.enter(if how == ResumedAs::Same { guest.taken_over() } else { guest }).await?
         }
     };
     Ok((guest, Some(how), sessions))

@@ -6,7 +6,7 @@
 //! not have. So it may die or be deployed anew at any moment, and no session ends.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -34,7 +34,7 @@ use crate::{
     listen::Place,
     problem::{Problem, ProblemBody},
 };
-use frames::{MAX_FRAME, PROTOCOL, ServerFrame};
+use frames::{Instance, MAX_FRAME, PROTOCOL, ServerFrame};
 use guest::{GOAWAY_TIME, Guest};
 
 mod connection;
@@ -56,12 +56,40 @@ const MOST_UNREAD: usize = 16 << 20;
 /// How often game servers that are hosted here no more are forgotten.
 const FORGET: Duration = Duration::from_secs(1);
 
+/// How many runs of one game server are remembered that made way to a later one.
+const MOST_RUNS: usize = 100;
+
 /// The game servers that this process hosts.
 pub(crate) struct Hub {
     host: Option<Host>,
     /// This process stops: nothing new is hosted.
     leaves: AtomicBool,
-    guests: Mutex<HashMap<ServerId, Arc<Guest>>>,
+    guests: Mutex<HashMap<ServerId, Known>>,
+}
+
+/// A game server of this process.
+struct Known {
+    /// The run of its SDK that goes on.
+    guest: Arc<Guest>,
+    /// The runs that made way to it, in order.
+    made_way: VecDeque<Instance>,
+}
+
+impl Known {
+    /// What stopped before this process took the game server over again is of an earlier hosting.
+    fn is_hosted(&self) -> bool {
+        self.guest.server.stopped().is_none()
+    }
+
+    /// Fails for a run that made way. It would end the connection of the one that goes on, which
+    /// would come again and end this one's, in turn for ever.
+    fn check(&self, run: Instance) -> Result<(), Problem> {
+        if !self.made_way.contains(&run) {
+            return Ok(());
+        }
+        let detail = "another run of the game server has resumed it, and goes on";
+        Err(Problem::new("run-replaced", detail))
+    }
 }
 
 impl Hub {
@@ -86,47 +114,59 @@ impl Hub {
 
     /// Enters a guest. When another greeting of the same game server was faster, a connection may
     /// have that one's guest already: then it is the one. A guest of another run of the SDK makes
-    /// way.
-    async fn enter(&self, guest: Guest) -> Arc<Guest> {
-        let (guest, before) = self.put(guest);
+    /// way. Fails for a run that made way before.
+    async fn enter(&self, guest: Guest) -> Result<Arc<Guest>, Problem> {
+        let (guest, before) = self.put(guest)?;
         if let Some(before) = before {
             before.make_way().await;
         }
-        guest
+        Ok(guest)
     }
 
     /// The guest that is the one, and the one before whose place it took.
-    fn put(&self, guest: Guest) -> (Arc<Guest>, Option<Arc<Guest>>) {
+    fn put(&self, guest: Guest) -> Result<(Arc<Guest>, Option<Arc<Guest>>), Problem> {
+        let incarnation = guest.server.incarnation();
         let mut guests = self.guests.lock();
-        let known = guests.get(&guest.server.incarnation());
-        let is_it = |known: &&Arc<Guest>| {
-            known.instance == guest.instance && known.server.stopped().is_none()
-        };
-        if let Some(known) = known.filter(is_it) {
-            return (known.clone(), None);
+        let mut made_way = VecDeque::new();
+        if let Some(known) = guests.get(&incarnation).filter(|known| known.is_hosted()) {
+            if known.guest.instance == guest.instance {
+                return Ok((known.guest.clone(), None));
+            }
+            known.check(guest.instance)?;
+            made_way.clone_from(&known.made_way);
+            made_way.push_back(known.guest.instance);
+            if made_way.len() > MOST_RUNS {
+                made_way.pop_front();
+            }
         }
         let guest = Arc::new(guest);
-        let before = guests.insert(guest.server.incarnation(), guest.clone());
-        (guest, before)
+        let before = guests.insert(incarnation, Known { guest: guest.clone(), made_way });
+        Ok((guest, before.map(|before| before.guest)))
     }
 
-    /// One that is hosted here. What stopped before this process took the game server over again is
-    /// of an earlier hosting.
+    /// Fails for a run that made way to another one, which goes on here.
+    fn check_run(&self, incarnation: ServerId, run: Instance) -> Result<(), Problem> {
+        let guests = self.guests.lock();
+        let known = guests.get(&incarnation).filter(|known| known.is_hosted());
+        known.map_or(Ok(()), |known| known.check(run))
+    }
+
+    /// One that is hosted here.
     pub(crate) fn guest(&self, incarnation: ServerId) -> Option<Arc<Guest>> {
-        let guest = self.guests.lock().get(&incarnation).cloned();
-        guest.filter(|guest| guest.server.stopped().is_none())
+        let guests = self.guests.lock();
+        let known = guests.get(&incarnation).filter(|known| known.is_hosted());
+        known.map(|known| known.guest.clone())
     }
 
     /// How many game servers are connected to this process.
     pub(crate) fn connected(&self) -> u64 {
         let guests = self.guests.lock();
-        let is_here =
-            |guest: &&Arc<Guest>| guest.server.stopped().is_none() && guest.is_connected();
+        let is_here = |known: &&Known| known.is_hosted() && known.guest.is_connected();
         guests.values().filter(is_here).count() as u64
     }
 
     fn all(&self) -> Vec<Arc<Guest>> {
-        self.guests.lock().values().cloned().collect()
+        self.guests.lock().values().map(|known| known.guest.clone()).collect()
     }
 
     /// Sends every game server away and waits until others host them, for some seconds at most. It
@@ -156,10 +196,10 @@ async fn forget(hub: Weak<Hub>) {
     loop {
         tokio::time::sleep(FORGET).await;
         let Some(hub) = hub.upgrade() else { return };
-        hub.guests.lock().retain(|_, guest| {
-            let is_hosted = guest.server.stopped().is_none();
+        hub.guests.lock().retain(|_, known| {
+            let is_hosted = known.is_hosted();
             if !is_hosted {
-                guest.give_up();
+                known.guest.give_up();
             }
             is_hosted
         });

@@ -84,6 +84,9 @@ async fn another_run_that_resumes_a_game_server_is_told_all_and_the_run_before_n
     before.try_send_text(save.to_string()).await;
     before.try_send_text(json!({ "bye": {} }).to_string()).await;
     assert!(!before.comes("saved", Duration::from_secs(1)).await);
+    // It comes again, as after any loss. Until now it took the game server back.
+    let refused = before.refused_resume(served.address).await;
+    assert_eq!(refused["problem"]["kind"], "run-replaced", "{refused}");
     let saved = anew.save(1, 1, 7, json!([])).await;
     assert!(saved["saved"].is_object(), "{saved}");
     let read = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);

@@ -39,6 +39,8 @@ NAMED_AT_ONCE = 5000
 LATE = 0.6
 """A host is late when its confirmation is older than this part of the lease."""
 REFUSED = {"unauthorized", "forbidden", "upgrade-required", "invalid", "misdirected"}
+MADE_WAY = "run-replaced"
+"""Another run has resumed this game server, and goes on in the place of this one."""
 ANSWERS = {"started", "saved", "ended", "done", "sent", "error", "overloaded"}
 OF_SESSIONS = {"resumed", "lost", "release", "closed", "message", "edit"}
 
@@ -56,6 +58,9 @@ class Holder(Protocol):
     """Who holds the sessions."""
 
     def frame(self, frame: Frame) -> None: ...
+
+    def replaced(self) -> None:
+        """Another run goes on as this game server: nothing is told here any more."""
 
 
 def pause(failures: int, chance: float) -> float:
@@ -439,6 +444,12 @@ class Connection:
                 # What the old link said in the meantime was not listened to.
                 self._link.drop()
                 self._link = None
+            if why.kind == MADE_WAY:
+                # Each would end the connection of the other, in turn for ever.
+                self._on_game(self._report, why)
+                self._close()
+                self._on_game(self._holder.replaced)
+                return
             if self._opening is not None:
                 self._why_not = why
                 if why.kind in REFUSED:

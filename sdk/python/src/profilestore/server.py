@@ -206,6 +206,11 @@ class Server:
         self._profiles.pop(s, None)
         self._connection.trust.forget(s)
 
+    def replaced(self) -> None:
+        """@private Another run goes on as this game server: its sessions are over here."""
+        for profile in self.profiles:
+            profile.abandon()
+
     def frame(self, frame: Frame) -> None:
         """@private What the server says of a session."""
         profile = self._profiles.get(frame[1]["s"])

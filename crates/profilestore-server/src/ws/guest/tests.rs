@@ -13,7 +13,7 @@ use profilestore::{
 };
 
 use super::*;
-use crate::ws::{Hub, telling::tell};
+use crate::ws::{Hub, MOST_RUNS, telling::tell};
 
 async fn guest() -> Guest {
     let env = Env::system();
@@ -64,8 +64,9 @@ async fn two_greetings_of_one_game_server_at_once_give_one_guest() {
     let first = guest().await;
     let instance = Instance::new("0123456789abcdef");
     let second = Guest::new(first.server.clone(), instance, "token".to_owned(), None);
-    let first = hub.enter(first).await;
-    assert!(Arc::ptr_eq(&hub.enter(second).await, &first), "the first may have begun starts");
+    let first = hub.enter(first).await.unwrap();
+    let second = hub.enter(second).await.unwrap();
+    assert!(Arc::ptr_eq(&second, &first), "the first may have begun starts");
 }
 
 /// Both went on. The connection of before was told what the other one had to know, and its goodbye
@@ -73,7 +74,7 @@ async fn two_greetings_of_one_game_server_at_once_give_one_guest() {
 #[tokio::test]
 async fn a_connection_ends_when_another_run_of_its_sdk_resumes_the_game_server() {
     let hub = Hub::new(None);
-    let before = hub.enter(guest().await).await;
+    let before = hub.enter(guest().await).await.unwrap();
     let (outbox, mut sent) = Outbox::new("".into());
     let connection = before.attach(outbox.clone(), &ServerFrame::Heard { n: 1 });
     let (_ping, pings) = tokio::sync::mpsc::unbounded_channel();
@@ -85,7 +86,7 @@ async fn a_connection_ends_when_another_run_of_its_sdk_resumes_the_game_server()
     outbox.over.notified().await;
     assert!(!entering.is_finished(), "something may be told yet");
     telling.abort();
-    let now = entering.await.unwrap();
+    let now = entering.await.unwrap().unwrap();
     assert!(!Arc::ptr_eq(&now, &before) && !before.is_current(connection));
     assert!(matches!(sent.recv().await, Some(Message::Text(_))));
     let Some(Message::Close(Some(why))) = sent.recv().await else { panic!("it is closed") };
@@ -96,6 +97,40 @@ async fn a_connection_ends_when_another_run_of_its_sdk_resumes_the_game_server()
     assert!(matches!(sent.recv().await, Some(Message::Close(_))));
     let (_ping, pings) = tokio::sync::mpsc::unbounded_channel();
     tell(before, pings, outbox).await;
+}
+
+/// It ended the connection of the other run, which came again and ended its own, in turn for ever.
+#[tokio::test]
+async fn a_run_that_made_way_to_another_one_is_refused_when_it_comes_again() {
+    let hub = Hub::new(None);
+    let first = guest().await;
+    let server = first.server.clone();
+    let run = |n: usize| {
+        let instance = Instance::new(&format!("the secret of run {n}"));
+        Guest::new(server.clone(), instance, "token".to_owned(), None)
+    };
+    hub.enter(first).await.unwrap();
+    let mut last = hub.enter(run(0)).await.unwrap();
+    for n in 1..=MOST_RUNS + 1 {
+        last = hub.enter(run(n)).await.unwrap();
+        let Err(again) = hub.enter(run(n - 1)).await else { panic!("it made way") };
+        assert_eq!(again.row().name, "run-replaced");
+        assert!(hub.check_run(server.incarnation(), Instance::new("another")).is_ok());
+        let instance = run(n - 1).instance;
+        assert!(hub.check_run(server.incarnation(), instance).is_err());
+        assert!(!last.has_made_way(), "the one that goes on is left alone");
+    }
+    assert!(hub.check_run(server.incarnation(), run(1).instance).is_err());
+    assert!(
+        hub.check_run(server.incarnation(), run(0).instance).is_ok(),
+        "the oldest is forgotten"
+    );
+    // It comes again itself, as when its connection was lost.
+    let again = hub.enter(run(MOST_RUNS + 1)).await.unwrap();
+    assert!(Arc::ptr_eq(&again, &last));
+    // Where the game server was hosted before, its runs are told that it is not any more.
+    server.leave();
+    assert!(hub.check_run(server.incarnation(), run(MOST_RUNS).instance).is_ok());
 }
 
 #[tokio::test]

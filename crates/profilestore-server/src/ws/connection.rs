@@ -412,26 +412,36 @@ async fn work(
 }
 
 async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
+    if let Some(version) = find_again(desk, s, &key, epoch).await {
+        desk.guest.tell(&ServerFrame::Resumed { s, version });
+        desk.guest.tell_early(s);
+    }
+}
+
+/// Finds a session in the store that this process does not know: the version that is stored. None:
+/// it is lost, and the game server is told so; or nothing is done for that here any more.
+pub(super) async fn find_again(desk: &Desk, s: u64, key: &ProfileKey, epoch: u64) -> Option<u64> {
     loop {
-        match desk.guest.server.adopt(&key, epoch).await {
+        match desk.guest.server.adopt(key, epoch).await {
             Ok(Adopted::Held { session, version }) => {
                 desk.guest.opened(s, session, None);
-                desk.guest.tell(&ServerFrame::Resumed { s, version });
-                return desk.guest.tell_early(s);
+                return Some(version);
             }
             Ok(Adopted::Lost { by }) => {
                 desk.guest.over(s);
-                return desk.guest.tell(&ServerFrame::Lost { s, by: by.map(by_server) });
+                desk.guest.tell(&ServerFrame::Lost { s, by: by.map(by_server) });
+                return None;
             }
             // The game server is told so, and resumes again.
-            Err(_) if desk.guest.server.stopped().is_some() => return,
+            Err(_) if desk.guest.server.stopped().is_some() => return None,
             Err(error) if is_not_known_yet(error.kind()) => tokio::time::sleep(ADOPT_AGAIN).await,
             Err(error) => {
                 tracing::warn!(%error, "a session was not found again");
                 desk.guest.over(s);
-                return desk.guest.tell(&ServerFrame::Lost { s, by: None });
+                desk.guest.tell(&ServerFrame::Lost { s, by: None });
+                return None;
             }
-            Ok(_) => return,
+            Ok(_) => return None,
         }
     }
 }

@@ -13,6 +13,7 @@ use profilestore::{
 use serde::Serialize;
 
 use super::{
+    connection::find_again,
     frames::{ClientFrame, Ending, GiftTo, Saving, Sending, ServerFrame, Stage, Tx, WINDOW},
     guest::{Begun, Brings, Guest},
 };
@@ -163,6 +164,13 @@ impl Desk {
                 }
                 Err(error) if error.kind() == ErrorKind::SessionEnded => {
                     desk.tell_outcome(i, request, ServerFrame::Ended { i }).await;
+                }
+                Err(error) if error.kind() == ErrorKind::RequestIdReused => {
+                    // Of a number that was used at an earlier host; those of this one are known. The
+                    // library has closed the session by then. Nothing was released, so it is found
+                    // again before the game server hears of that.
+                    find_again(&desk, s, session.key(), session.epoch()).await;
+                    desk.guest.refuse(i, &error.into());
                 }
                 Err(error) => desk.guest.refuse(i, &error.into()),
             }

@@ -6,7 +6,7 @@ use profilestore_server::keys::Scope;
 use profilestore_testbed::GameClient;
 use serde_json::json;
 
-use crate::{Served, client::Client, operation, refused};
+use crate::{Another, Served, client::Client, operation, refused};
 
 const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
 
@@ -370,6 +370,30 @@ async fn the_number_of_a_save_grows_and_a_repetition_keeps_its_own() {
     assert_eq!(game.end(1, 6).await["error"]["problem"]["kind"], "invalid");
     assert!(game.end(1, 7).await["ended"].is_object());
     assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 6 }));
+}
+
+/// The session was closed here, and its profile stayed held.
+#[tokio::test]
+async fn a_session_goes_on_whose_end_is_refused_under_the_number_of_a_save_of_another_process() {
+    let served = Served::start().await;
+    let another = Another::start(&served).await;
+    let mut game = game(&served, "eu-1").await;
+    let epoch = game.start(1, "user-1").await["epoch"].clone();
+    let i = game.number();
+    let save = json!({ "i": i, "s": 1, "n": 1, "data": { "coins": 7 } });
+    game.send(json!({ "save": save })).await;
+    assert!(game.answer(i).await["saved"].is_object());
+    let named = json!([[1, "PlayerData", "global", "user-1", epoch]]);
+    assert!(game.resume(another.address, named).await);
+    assert_eq!(game.expect("resumed").await["s"], 1);
+    game.send(json!({ "end": { "i": i, "s": 1, "n": 2, "data": { "coins": 8 } } })).await;
+    let refused = game.answer(i).await;
+    assert_eq!(refused["error"]["problem"]["kind"], "request-id-reused", "{refused}");
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 7 }));
+    let saved = game.save(1, 3, 9, json!([])).await;
+    assert_eq!(saved["saved"]["version"], 3, "{saved}");
+    assert!(game.end(1, 4).await["ended"].is_object());
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 9 }));
 }
 
 /// Both frames have the same members. The end was taken for the save that comes again: it was

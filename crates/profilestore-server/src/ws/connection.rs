@@ -45,7 +45,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
-/// How long a client may take for its greeting.
+/// How long a client may take for its greeting, with the answer of the store to it.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
 /// How long a client may be silent, and how long one frame may take to be sent.
@@ -92,11 +92,10 @@ pub(crate) async fn serve(
     let (sink, mut incoming) = socket.split();
     let (outbox, sent) = Outbox::new(instance.clone());
     let mut writer = tokio::spawn(write(sink, sent, outbox.queued.clone()));
-    let greeted = timeout(HELLO_TIME, greet(&hub, &caller, &mut incoming)).await;
-    let greeted = greeted.unwrap_or_else(|_| {
-        let seconds = HELLO_TIME.as_secs();
-        Err(Problem::invalid(format!("no `hello` came within {seconds} s; it comes first")))
-    });
+    let mut has_come = false;
+    let greeting = greet(&hub, &caller, &mut incoming, &mut has_come);
+    let greeted = timeout(HELLO_TIME, greeting).await;
+    let greeted = greeted.unwrap_or_else(|_| Err(too_late(has_come)));
     let (guest, resumed, named) = match greeted {
         Ok(greeted) => greeted,
         Err(problem) => {
@@ -224,13 +223,25 @@ impl Desk {
     }
 }
 
+/// What is wrong with a greeting that took too long. `has_come`: as a whole.
+fn too_late(has_come: bool) -> Problem {
+    let seconds = HELLO_TIME.as_secs();
+    if has_come {
+        let detail = format!("the store has not answered within {seconds} s");
+        return Problem::new("unavailable", detail);
+    }
+    Problem::invalid(format!("no `hello` came within {seconds} s; it comes first"))
+}
+
 type NamedSession = (u64, String, String, String, u64);
 
-/// The greeting: a new game server, or one that resumes.
+/// The greeting: a new game server, or one that resumes. `has_come`: all of it, and what is left is
+/// the store's to answer.
 async fn greet(
     hub: &Hub,
     caller: &Caller,
     incoming: &mut Incoming,
+    has_come: &mut bool,
 ) -> Result<(Arc<Guest>, Option<ResumedAs>, Vec<NamedSession>), Problem> {
     let mut room = MOST_GREETING;
     let ClientFrame::Hello(hello) = next_frame(incoming, &mut room).await? else {
@@ -257,6 +268,7 @@ async fn greet(
         "a game server"
     );
     let Some(resume) = resume else {
+        *has_come = true;
         let token = new_token()?;
         let server = hub.host()?.register(registration(&token)).await?;
         let guest = Guest::new(server, instance, token, sdk.as_deref());
@@ -271,6 +283,7 @@ async fn greet(
         sessions.extend(named.sessions);
         more = named.more;
     }
+    *has_come = true;
     // Before anything is done for it. One that makes way meanwhile is refused when it is entered.
     hub.check_run(ServerId(resume.incarnation), instance)?;
     // What the client brings proves nothing where the store does not know it.

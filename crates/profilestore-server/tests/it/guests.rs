@@ -93,6 +93,19 @@ async fn another_run_that_resumes_a_game_server_is_told_all_and_the_run_before_n
     assert_eq!(read["data"], json!({ "coins": 7 }));
 }
 
+/// It was told that no `hello` had come, and both SDKs gave their first connection up for that.
+#[tokio::test]
+async fn a_greeting_that_the_store_does_not_answer_is_told_so() {
+    let served = Served::start().await;
+    let another = Another::start(&served).await;
+    another.line.set(LineState::Held);
+    let hello = json!({ "hello": { "instance": "the secret of this run", "job": "eu-1" } });
+    let told = GameClient::greeted(another.address, &served.admin, Some(hello)).await;
+    another.line.set(LineState::Open);
+    assert_eq!(told["error"]["problem"]["kind"], "unavailable", "{told}");
+    assert_eq!(told["closed"], 1008, "{told}");
+}
+
 #[tokio::test]
 async fn the_author_of_a_sessions_writes_is_the_key_and_not_only_what_the_client_calls_itself() {
     let served = Served::start().await;

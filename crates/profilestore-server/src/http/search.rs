@@ -30,10 +30,10 @@ const INBOXES: usize = 32;
 /// Longer: fewer requests of the console, which are told to the operator less often.
 const TIME: Duration = Duration::from_secs(1);
 
-/// While game servers are connected, a search by value looks at so many keys and then rests. They
-/// are one piece of a scan: one thread at a time reads and judges them, and play has the other
-/// cores. More would be read by several threads at once, and hold play up for longer at a time.
-/// Fewer would make more calls of the store for each key.
+/// While game servers are connected, a search by value looks at so many keys and then rests. With
+/// values of 32 KiB on average they are one piece of a scan at most: one thread at a time reads and
+/// judges them, and play has the other cores. More keys, or larger values, are several pieces, of
+/// which a scan reads three at once. Fewer would make more calls of the store for each key.
 const SLICE: usize = 128;
 
 /// For how many times as long as it looked a search rests then: with 3 it works a quarter of the

@@ -101,7 +101,8 @@ pub(crate) async fn serve(
         Err(problem) => {
             outbox.complain(None, &problem);
             outbox.close(1008, "the greeting was refused");
-            let _ = timeout(HELLO_TIME, writer).await;
+            let _ = timeout(HELLO_TIME, &mut writer).await;
+            writer.abort();
             return;
         }
     };
@@ -120,6 +121,8 @@ pub(crate) async fn serve(
     // What was sent before goes out, a closing frame included, and the client may close too.
     if !writer.is_finished() {
         let _ = timeout(HELLO_TIME, &mut writer).await;
+        // A client that reads slowly gets no more, and nothing waits for it any more.
+        writer.abort();
     }
     let closed = async { while let Some(Ok(_)) = incoming.next().await {} };
     let _ = timeout(CLOSE_TIME, closed).await;

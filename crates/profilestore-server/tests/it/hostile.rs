@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use profilestore_server::config::Options;
 use profilestore_testbed::{GameClient, almost_a_frame};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
@@ -81,14 +82,7 @@ async fn why_a_game_server_refused_an_edit_is_kept_in_2000_bytes() {
 #[tokio::test]
 async fn answers_to_the_pings_of_a_client_that_does_not_read_are_bounded() {
     let served = Served::start().await;
-    let mut stream = TcpStream::connect(served.address).await.unwrap();
-    let head = format!(
-        "GET /v1/connect HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
-         Sec-WebSocket-Protocol: profilestore.v1+json\r\nAuthorization: Bearer {}\r\n\r\n",
-        served.address, served.admin
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut stream = upgraded(&served).await;
     // A ping of WebSocket itself with 125 bytes, masked by zeros.
     let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
     ping.extend([b'x'; 125]);
@@ -98,11 +92,64 @@ async fn answers_to_the_pings_of_a_client_that_does_not_read_are_bounded() {
             break;
         }
     }
-    let _ = stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await;
+    let _ = stream.write_all(&CLOSE).await;
+    let kept = read(&mut stream).await;
+    // Beside those, what the operating system holds of a connection.
+    assert!(kept < 32 << 20, "{kept} bytes were kept");
+}
+
+/// What it had not read waited in this process for as long as it read a frame now and then, beside
+/// the connections that may be open.
+#[tokio::test]
+async fn nothing_waits_for_a_client_whose_connection_is_over() {
+    let served = Served::with(Options { max_connections: Some(1), ..Options::default() }).await;
+    let mut stream = upgraded(&served).await;
+    let name = "x".repeat(1100);
+    let hello = format!("{{\"hello\":{{\"instance\":\"{name}\",\"job\":\"hostile\"}}}}");
+    stream.write_all(&text(&hello)).await.unwrap();
+    // Each is answered with 1,000 characters of it at least.
+    let wrong = text(&format!("{{\"{name}\":{{}}}}")).repeat(400);
+    for _ in 0..100 {
+        stream.write_all(&wrong).await.unwrap();
+    }
+    stream.write_all(&CLOSE).await.unwrap();
+    // There is room for another connection when this one is over.
+    assert_eq!(served.admin().get("/healthz").await.status, 200);
+    let kept = read(&mut stream).await;
+    // What the operating system holds of a connection.
+    assert!(kept < 32 << 20, "{kept} bytes were kept");
+}
+
+/// A closing frame, masked by zeros.
+const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
+
+/// A frame of WebSocket with a text of 126 bytes or more.
+fn text(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | 126];
+    frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+    frame.extend([0_u8; 4]);
+    frame.extend(text.as_bytes());
+    frame
+}
+
+/// How many bytes come until the connection ends.
+async fn read(stream: &mut TcpStream) -> usize {
     let (mut kept, mut bytes) = (0, vec![0; 1 << 16]);
     while let Ok(length @ 1..) = stream.read(&mut bytes).await {
         kept += length;
     }
-    // Beside those, what the operating system holds of a connection.
-    assert!(kept < 32 << 20, "{kept} bytes were kept");
+    kept
+}
+
+/// A connection that reads nothing by itself.
+async fn upgraded(served: &Served) -> TcpStream {
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = format!(
+        "GET /v1/connect HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
+         Sec-WebSocket-Protocol: profilestore.v1+json\r\nAuthorization: Bearer {}\r\n\r\n",
+        served.address, served.admin
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
 }

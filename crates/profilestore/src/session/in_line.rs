@@ -84,6 +84,21 @@ mod tests {
     use super::*;
     use crate::{GameServer, data_store::MemoryStore, env::ManualClock};
 
+    /// It had room for all that a save may come to, such as a hand-over. That made 12 KB, which each
+    /// save copied on its way into the queue, and held while it waited.
+    #[tokio::test(start_paused = true)]
+    async fn a_save_has_no_room_of_its_own_for_what_seldom_happens() {
+        let env = ManualClock::default().env(1);
+        let store = MemoryStore::new(env.clone());
+        let server = GameServer::builder(store).env(env).start().await.unwrap();
+        let players = server.store::<Value>("Players").unwrap();
+        let profile = players.start_session("p").await.unwrap();
+        let session = server.inner.engine.table.live(profile.key()).unwrap();
+        let size = size_of_val(&session.save_asked_for());
+        assert!(size < 8 << 10, "{size} bytes");
+        server.crash();
+    }
+
     /// `hurry` had woken a save before this one, which failed. So this one waited for room, and the
     /// look behind it.
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,8 @@ impl Session {
     /// Looks, unless that was done since it was asked for.
     pub(super) async fn look_if_wanted(self: &Arc<Self>) {
         if self.look_wanted.swap(false, Ordering::AcqRel) {
-            self.look_now().await;
+            // Boxed, so that what seldom happens takes no room in the future of every save.
+            Box::pin(self.look_now()).await;
         }
     }
 
@@ -58,7 +59,7 @@ impl Session {
         let held = self.held(&state);
         if held == Held::Lost {
             // Only possible after a commit that had been applied before, with a thief in between.
-            self.lost(&state).await;
+            Box::pin(self.lost(&state)).await;
             return;
         }
         self.absorb(state);
@@ -69,16 +70,16 @@ impl Session {
         }
         if let Held::Asked(request) = held {
             if self.remote.is_some() {
-                return self.ask_for_release(request).await;
+                return Box::pin(self.ask_for_release(request)).await;
             }
             tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the profile");
-            let end = match self.order_of(request.id.0).await {
+            let end = match Box::pin(self.order_of(request.id.0)).await {
                 Some(entry) => SessionEnd::Operator { entry, saves: true },
                 None => SessionEnd::External,
             };
             match self.begin_and_close(&end) {
                 Ok(Some(last)) => {
-                    if let Err(error) = self.release_and_be_over(last).await {
+                    if let Err(error) = Box::pin(self.release_and_be_over(last)).await {
                         tracing::warn!(key = %self.key, %error, "a profile could not be handed over");
                     } else {
                         metrics::counter!("profilestore_hand_overs_total").increment(1);

@@ -278,8 +278,12 @@ impl Session {
             self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
         pass.resize(prepared.bytes());
         loop {
-            if let Some(again) = self.prepare_over_document(&prepared, || !self.is_over()).await? {
-                prepared = again;
+            // What seldom happens is boxed: each save moves and keeps a future as large as all that
+            // it may come to.
+            if self.known.lock().overwritten {
+                let is_wanted = || !self.is_over();
+                let again = Box::pin(self.prepare_over_document(&prepared, is_wanted)).await?;
+                prepared = again.unwrap_or(prepared);
             }
             let noted = self.unseen.noted();
             match self.commit_save(&prepared, request).await {
@@ -288,7 +292,7 @@ impl Session {
                     if was_done_before(request, &reply) {
                         drop(pass);
                         if let Some(state) = state {
-                            self.note_done_before(state).await;
+                            Box::pin(self.note_done_before(state)).await;
                         }
                         return Ok(false);
                     }
@@ -310,10 +314,11 @@ impl Session {
                     }
                     return Ok(true);
                 }
-                Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
+                Err(StoreError::Conflict(conflict)) => Box::pin(self.yield_to(*conflict)).await?,
                 Err(error) => {
                     if matches!(error, StoreError::Replaced { .. }) {
-                        self.lose("the store's contents were replaced by a backup").await;
+                        let why = "the store's contents were replaced by a backup";
+                        Box::pin(self.lose(why)).await;
                     }
                     return Err(Error::from(error).about(&self.key));
                 }
@@ -329,7 +334,9 @@ impl Session {
         let commit = self.commit_as(request, self.changes(prepared, Cause::Save));
         match self.link.settle(&commit, Unless(|| self.is_over())).await {
             // The last save must not be built on a guess: it waits until this one is known.
-            Err(StoreError::Indeterminate { .. }) => self.link.settle(&commit, ForEver).await,
+            Err(StoreError::Indeterminate { .. }) => {
+                Box::pin(self.link.settle(&commit, ForEver)).await
+            }
             settled => settled,
         }
     }
@@ -346,7 +353,7 @@ impl Session {
                 receipt: true,
             };
             let second = self.commit(prepared.snapshot.processed.keys().map(remove).collect());
-            let _ = self.link.settle(&second, Once).await;
+            let _ = Box::pin(self.link.settle(&second, Once)).await;
         }
         self.stored(prepared);
     }

@@ -84,8 +84,8 @@ mod tests {
     use super::*;
     use crate::{GameServer, data_store::MemoryStore, env::ManualClock};
 
-    /// It had room for all that a save may come to, such as a hand-over. That made 12 KB, which each
-    /// save copied on its way into the queue, and held while it waited.
+    /// It had room for all that a save may come to, such as a hand-over. That made 12 KB, which
+    /// each save copied on its way into the queue, and held while it waited.
     #[tokio::test(start_paused = true)]
     async fn a_save_has_no_room_of_its_own_for_what_seldom_happens() {
         let env = ManualClock::default().env(1);

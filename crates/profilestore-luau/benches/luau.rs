@@ -1,7 +1,7 @@
 //! What a save, and a session, cost a game that is written in Luau, beside the bare encoding of the
 //! same data. Everything runs on one thread, in virtual time, on a store in memory.
 //!
-//! `cargo bench -p profilestore-luau [-- cpu|memory|hour]`
+//! `cargo bench -p profilestore-luau [-- cpu|memory|hour]`; `SESSIONS=1000` makes the hour smaller.
 
 use std::{error::Error, fs, process::Command, sync::Arc, time::Duration};
 
@@ -273,24 +273,28 @@ fn memory_of(name: &str) -> Outcome {
     Ok(())
 }
 
-const HOUR_SESSIONS: usize = 10_000;
+/// How many sessions play for an hour: `SESSIONS`, or 10,000.
+fn hour_sessions() -> Outcome<usize> {
+    Ok(std::env::var("SESSIONS").map_or(Ok(10_000), |sessions| sessions.parse())?)
+}
 
 fn hour_of(name: &str) -> Outcome {
+    let sessions = hour_sessions()?;
     let template = template(4_100);
     let (_, module) =
         MODULES.into_iter().find(|module| module.0 == name).ok_or("no such module")?;
     let marks = play(&format!(
         "{template}
         {module}
-        local all, saves = table.create({HOUR_SESSIONS}), 0
+        local all, saves = table.create({sessions}), 0
         print('begin')
-        for n = 1, {HOUR_SESSIONS} do
+        for n = 1, {sessions} do
             all[n] = open(`p{{n}}`)
             saved(all[n]):Connect(function() saves += 1 end)
         end
         print('open')
         for turn = 1, 120 do
-            for n = turn % 10 + 1, {HOUR_SESSIONS}, 10 do all[n].Data.Coins += 1 end
+            for n = turn % 10 + 1, {sessions}, 10 do all[n].Data.Coins += 1 end
             task.wait(30)
         end
         print(saves)"
@@ -328,8 +332,9 @@ fn main() -> Outcome {
     }
     if wanted("hour") {
         println!(
-            "\n{HOUR_SESSIONS} sessions of 4.1 KB in one machine for a virtual hour, a tenth \
-            of them changed every 30 s"
+            "\n{} sessions of 4.1 KB in one machine for a virtual hour, a tenth \
+            of them changed every 30 s",
+            hour_sessions()?
         );
         apart("hour-of", &["ProfileStore", "ProfileService"])?;
     }

@@ -49,8 +49,10 @@ pub(crate) fn start(
     if offer.to == asker.request {
         return Start::Take(Take::Offered);
     }
-    let left = periods.offer_time.saturating_sub(apart(now_ms, offer.at_ms));
-    if (left.is_zero() && !defect!(OfferNeverExpires)) || asker.steal {
+    let offered_for =
+        if defect!(OfferNeverExpires) { Duration::ZERO } else { apart(now_ms, offer.at_ms) };
+    let left = periods.offer_time.saturating_sub(offered_for);
+    if left.is_zero() || asker.steal {
         return Start::Take(Take::Free);
     }
     // The one it is offered to will find our request and hand the profile on.

@@ -43,6 +43,14 @@ impl Source {
         }
     }
 
+    /// How many bytes of the caller's it has with it while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Fixed(new) => new.value.get().len(),
+            Self::Ask(_) | Self::Add { .. } => 0,
+        }
+    }
+
     /// What is to be written over this. None: nothing.
     async fn next(
         &self,

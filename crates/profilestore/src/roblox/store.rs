@@ -378,9 +378,10 @@ impl RobloxDataStore {
             return Box::pin(std::future::ready(Err(refused)));
         }
         self.run(call, key, |engine, key| {
-            let (engine_, key_) = (engine.clone(), key.clone());
-            let written =
-                engine.link.call(&key, async move { Ok(write_now(&engine_, &key_, source).await) });
+            let (engine_, key_, bytes) = (engine.clone(), key.clone(), source.bytes());
+            let written = engine.link.call_with(&key, bytes, async move {
+                Ok(write_now(&engine_, &key_, source).await)
+            });
             Box::pin(async move { written.await? })
         })
     }

@@ -1,5 +1,7 @@
 //! Updates under a store that fails, and ones that meet.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::world::{Fault, World};
 
@@ -73,4 +75,20 @@ async fn an_outage_fails_a_call_after_its_time_and_nothing_was_done() {
     world.store.plan().heal();
     tokio::time::sleep(seconds(30)).await;
     assert_eq!(read(&store, "k").await, Some(json!(1)));
+}
+
+/// Only their number was bounded, so they could take 40 GB.
+#[tokio::test(start_paused = true)]
+async fn values_that_wait_to_be_set_under_one_key_are_bounded_by_their_bytes() {
+    let world = World::new();
+    let server = world.server("a").await;
+    let store = data_store(&server, "S");
+    let large = entry(&json!("x".repeat(4_000_000)));
+    // On a runtime of one thread nothing of these begins before this test waits. It does not.
+    let waiting: Vec<_> = (0..16).map(|_| store.set("k", large.clone())).collect();
+    let refused = store.set("k", large.clone()).now_or_never().expect("it is answered at once");
+    assert_eq!(code(refused), Code::BadResponse);
+    assert!(store.set("another", large).now_or_never().is_none());
+    assert!(store.increment("k", 1).now_or_never().is_none(), "it brings nothing");
+    drop(waiting);
 }

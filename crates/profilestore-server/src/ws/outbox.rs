@@ -11,8 +11,8 @@ use tokio::sync::{Notify, mpsc};
 use super::frames::ServerFrame;
 use crate::problem::Problem;
 
-/// How many bytes may wait for a connection that does not read. Then it is closed. As many starts as
-/// the window has may be answered at once, each with a document: with this, of 256 KiB each. One
+/// How many bytes may wait for a connection that does not read. Then it is closed. As many starts
+/// as the window has may be answered at once, each with a document: with this, of 256 KiB each. One
 /// that reads nothing at all is closed by the time that one frame may take.
 const MOST_QUEUED: usize = 256 << 20;
 

@@ -166,9 +166,9 @@ impl Desk {
                     desk.tell_outcome(i, request, ServerFrame::Ended { i }).await;
                 }
                 Err(error) if error.kind() == ErrorKind::RequestIdReused => {
-                    // Of a number that was used at an earlier host; those of this one are known. The
-                    // library has closed the session by then. Nothing was released, so it is found
-                    // again before the game server hears of that.
+                    // Of a number that was used at an earlier host; those of this one are known.
+                    // The library has closed the session by then. Nothing was released, so it is
+                    // found again before the game server hears of that.
                     find_again(&desk, s, session.key(), session.epoch()).await;
                     desk.guest.refuse(i, &error.into());
                 }

@@ -422,7 +422,8 @@ impl<T: ProfileData> Profile<T> {
     /// [`crate::ErrorKind::SessionEnded`]; [`crate::ErrorKind::TooLarge`] above 4 MiB of JSON,
     /// [`crate::ErrorKind::Invalid`] for data that cannot be stored, with the place
     /// ([`crate::storable`]), and [`crate::ErrorKind::Refused`] when the program itself refuses it.
-    /// In the last three cases the session goes on, so that the program can mend the data.
+    /// In the last three cases the session goes on, so that the program can mend the data. A save
+    /// that an end overtakes is answered by the last save, or by the refusal of that end.
     pub fn save(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.save()
     }

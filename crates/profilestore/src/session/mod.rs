@@ -314,7 +314,8 @@ impl Session {
     }
 
     /// Saves; the answer comes when it is durable. When the session ends before the save's turn
-    /// comes, the last save is the answer: it holds all that was changed before.
+    /// comes, the last save is the answer: it holds all that was changed before. When that end is
+    /// refused, so is the save.
     pub(crate) fn save(
         self: &Arc<Self>,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
@@ -324,13 +325,22 @@ impl Session {
         } else {
             self.link.queues.run(&self.key, self.limit(), {
                 let session = self.clone();
-                async move { session.save_asked_for().await }
+                async move {
+                    let answer = session.save_asked_for().await;
+                    // In the save's turn: an end that comes behind it can be refused only later.
+                    let ends = answer.is_err() && session.is_over();
+                    (answer, ends.then(|| session.outcome.refused()))
+                }
             })
         };
         async move {
             match queued?.wait().await? {
-                Err(error) if session.is_over() => session.ended().await.map_err(|_| error),
-                answer => answer,
+                (Err(error), Some(refused_before)) => {
+                    let ended = session.outcome.wait(refused_before).await;
+                    // An end that was refused did not save either, and the session goes on.
+                    ended.map_err(|why| if session.outcome.is_known() { error } else { why })
+                }
+                (answer, _) => answer,
             }
         }
     }

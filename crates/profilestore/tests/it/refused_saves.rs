@@ -77,6 +77,25 @@ async fn an_end_that_is_refused_behind_a_transaction_leaves_the_session_too() {
     assert!(a.shutdown().await.is_complete());
 }
 
+/// It heard that the session was over. A program lets the player go then, and the session went on.
+#[tokio::test(start_paused = true)]
+async fn a_save_before_an_end_that_is_refused_hears_of_the_refusal() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let alice = open(&a, "alice").await;
+    spoil(&alice);
+    let same = alice.clone();
+    let trade = a.transaction().with(&alice).run(move |tx| tx.edit(&same, |data| data.coins += 1));
+    let (save, end) = (alice.save(), alice.end_session());
+    assert_eq!(trade.await.unwrap_err().kind(), ErrorKind::TooLarge);
+    let refused = save.await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge, "{refused}");
+    assert_eq!(end.await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert!(alice.is_active());
+    mend(&alice);
+    alice.end_session().await.unwrap();
+}
+
 /// The second call joins the end of the first one. When that is refused, no end is ever done, so
 /// waiting for one would take for ever.
 #[tokio::test(start_paused = true)]

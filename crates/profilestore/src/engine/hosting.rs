@@ -70,7 +70,14 @@ impl Engine {
         incarnation: Incarnation,
     ) -> Result<TakenOver> {
         check(&parts)?;
-        Ok(match rehost::rehost(&mut parts, &hosting, server, incarnation).await? {
+        let (env, deadline) = (parts.env.clone(), parts.env.after(parts.settings.call_timeout));
+        let rehosting = rehost::rehost(&mut parts, &hosting, server, incarnation);
+        let rehosted = env.timeout_at(deadline, rehosting).await.unwrap_or_else(|_| {
+            let message = "the game server could not be taken over: the store has not answered in \
+                time";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        });
+        Ok(match rehosted? {
             Rehosted::Yes(lease, hints) => {
                 // Its earlier host may have told it of a confirmation until now.
                 hosting.note_told(parts.env.now());

@@ -81,12 +81,7 @@ impl Engine {
         if let Some(problem) = parts.settings.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
-        let deadline = parts.env.after(parts.settings.call_timeout);
-        let registered = parts.env.timeout_at(deadline, renew::register(&parts, None)).await;
-        let (lease, hints) = registered.unwrap_or_else(|_| {
-            let message = "the game server could not register: the store has not answered in time";
-            Err(Error::new(ErrorKind::Unavailable, message))
-        })?;
+        let (lease, hints) = renew::register(&parts, None).await?;
         let link = Link::new(parts, lease, Handle::current(), None);
         let engine = Self::driven(link, hints);
         let Self { link, table, autosave, .. } = &*engine;

@@ -145,9 +145,10 @@ impl Host {
         Ok(Self { shared })
     }
 
-    /// Registers a game server and hosts it. Tries for a few seconds; fails with
-    /// [`ErrorKind::Unavailable`] when the store cannot be reached, with [`ErrorKind::Invalid`]
-    /// when what is said of it cannot work.
+    /// Registers a game server and hosts it. Tries for a few seconds, and takes
+    /// [`Settings::call_timeout`] at most. Fails with [`ErrorKind::Unavailable`] when the store
+    /// cannot be reached or does not answer, with [`ErrorKind::Invalid`] when what is said of it
+    /// cannot work.
     pub async fn register(&self, server: Registration) -> Result<HostedServer> {
         self.register_as(server, None).await
     }

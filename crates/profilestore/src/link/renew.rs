@@ -20,10 +20,23 @@ use crate::{
 /// How soon a renewal that failed is tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
-/// Registers a new incarnation of this server. Fails when the store cannot be reached.
+/// Registers a new incarnation of this server. Fails when the store cannot be reached, or does not
+/// answer within a call's time.
 ///
 /// `hosting`: for a game server that runs in another process.
 pub(crate) async fn register(
+    parts: &Parts,
+    hosting: Option<&Hosting>,
+) -> Result<(Lease, mpsc::Receiver<Hint>)> {
+    let deadline = parts.env.after(parts.settings.call_timeout);
+    let registered = parts.env.timeout_at(deadline, try_to_register(parts, hosting)).await;
+    registered.unwrap_or_else(|_| {
+        let message = "the game server could not register: the store has not answered in time";
+        Err(Error::new(ErrorKind::Unavailable, message))
+    })
+}
+
+async fn try_to_register(
     parts: &Parts,
     hosting: Option<&Hosting>,
 ) -> Result<(Lease, mpsc::Receiver<Hint>)> {

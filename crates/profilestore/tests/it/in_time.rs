@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use profilestore::{
     AccessState, ErrorKind, GameServer, Settings,
     data_store::{DataStore as _, fault::LineState},
+    hosting::{Host, HostParts, Registration, Resume},
+    messenger::NoMessenger,
 };
 use tokio::time::Instant;
 
@@ -282,6 +284,56 @@ async fn a_game_server_does_not_wait_for_ever_for_a_store_that_does_not_answer()
     let (starting, began) = (builder.settings(world.settings.clone()).start(), Instant::now());
     let started = tokio::time::timeout(60 * SECOND, starting).await.expect("it answers");
     assert_eq!(started.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(began.elapsed(), 10 * SECOND);
+}
+
+/// It waited for that one answer for as long as it took, and no session was active meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_registration_after_a_death_that_is_not_answered_is_made_again() {
+    let world = world();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let (taken, kept) = (open(&a, "p").await, open(&a, "q").await);
+    own_way.plan().cut_off();
+    // Behind the lease time of the first server, which is dead from then on.
+    let over = open(&b, "p").await;
+    own_way.plan().delay_reads(3_600_000);
+    own_way.plan().heal();
+    // It begins to register anew.
+    tokio::time::sleep(5 * SECOND).await;
+    own_way.plan().delay_reads(0);
+    assert!(!kept.is_active());
+    tokio::time::sleep(40 * SECOND).await;
+    assert!(kept.is_active() && over.is_active() && taken.is_over());
+}
+
+/// It waited for ever.
+#[tokio::test(start_paused = true)]
+async fn a_host_does_not_wait_for_ever_for_a_store_that_does_not_answer() {
+    let world = world();
+    let host = || {
+        Host::new(HostParts {
+            store: Arc::new(world.store.clone()),
+            messenger: Arc::new(NoMessenger),
+            settings: world.settings.clone(),
+            env: world.env.clone(),
+        })
+        .unwrap()
+    };
+    let again = Registration { job: "a".into(), place: 7, owner: "me".into(), lease_time: None };
+    let server = host().register(again.clone()).await.unwrap();
+    world.store.line().set(LineState::Held);
+    let (other, began) = (host(), Instant::now());
+    let resume = Resume {
+        incarnation: server.incarnation(),
+        store: server.store(),
+        owner: "me".into(),
+        again: again.clone(),
+    };
+    let both = async { tokio::join!(other.register(again), other.resume(resume)) };
+    let (registered, resumed) = tokio::time::timeout(60 * SECOND, both).await.expect("they answer");
+    assert_eq!(registered.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(resumed.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(began.elapsed(), 10 * SECOND);
 }
 

@@ -35,5 +35,5 @@ pub(crate) use entry::{ERASE, ERASED_MS};
 pub use keys::AUDIT_SCOPE;
 pub(crate) use keys::{entry_key, operation_of_order, order_id};
 pub use query::{AuditPage, AuditQuery, UnreadableEntry, audit_entries};
-pub(crate) use query::{audit_entries_within, unredacted_erasures};
+pub(crate) use query::{audit_entries_within, unredacted_erasures_within};
 pub use undone::{Undo, Undoing, undoing};

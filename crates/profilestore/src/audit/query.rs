@@ -135,12 +135,15 @@ async fn page_of(log: Log<'_>, query: &AuditQuery) -> Result<AuditPage> {
     Ok(AuditPage { entries, unreadable, next: found.next })
 }
 
-/// The entries of erasures after which the log still holds what was erased, on one page.
-pub(crate) async fn unredacted_erasures(
+/// The entries of erasures after which the log still holds what was erased, on one page, with so
+/// much time for each call of the store.
+pub(crate) async fn unredacted_erasures_within(
     store: &dyn DataStore,
     after: Option<ProfileKey>,
+    env: &Env,
+    each: Duration,
 ) -> Result<AuditPage> {
-    let log = Log { store, each: None };
+    let log = Log { store, each: Some((env, each)) };
     let found = page_of_keys(log, KeyFilter::User(unredacted_tag()), after).await?;
     let (entries, unreadable) = entries_of(log, &found.keys).await?;
     Ok(AuditPage { entries, unreadable, next: found.next })

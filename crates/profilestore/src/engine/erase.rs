@@ -1,6 +1,6 @@
 //! Erasing a user: every profile of theirs, one commit each, then what the audit log holds of them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,14 +9,15 @@ use uuid::Uuid;
 use super::{Engine, calls::Overwrite, rewrite::Plan};
 use crate::{
     audit::{
-        Attribution, AuditEntry, AuditOutcome, AuditQuery, ERASE, ERASED_MS, audit_entries,
-        unredacted_erasures,
+        Attribution, AuditEntry, AuditOutcome, AuditQuery, ERASE, ERASED_MS, audit_entries_within,
+        unredacted_erasures_within,
     },
     data_store::{
-        Cause, Change, DataStoreExt, KeyQuery, KeyState, NewValue, Order, Returning, VersionInfo,
-        VersionQuery, VersionRef,
+        Cause, Change, DataStore, DataStoreExt, KeyQuery, KeyState, NewValue, Order, Returning,
+        VersionInfo, VersionQuery, VersionRef,
     },
     edit::request::dismissed,
+    env::Env,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Stored, UserId},
@@ -291,8 +292,9 @@ impl Engine {
     /// cannot be read.
     async fn redact(&self) -> Result<(u64, Vec<ProfileKey>)> {
         let (mut redacted, mut unreadable, mut after) = (0, BTreeSet::new(), None);
+        let (store, env, each) = self.log();
         loop {
-            let page = unredacted_erasures(&*self.link.store, after).await?;
+            let page = unredacted_erasures_within(store, after, env, each).await?;
             unreadable.extend(page.unreadable.into_iter().map(|entry| entry.key));
             for erasure in &page.entries {
                 let mut complete = true;
@@ -310,6 +312,11 @@ impl Engine {
             after = Some(next);
         }
         Ok((redacted, unreadable.into_iter().collect()))
+    }
+
+    /// Where the audit log is read, and how long each call of the store may take.
+    fn log(&self) -> (&dyn DataStore, &Env, Duration) {
+        (&*self.link.store, &self.link.env, self.link.settings().call_timeout)
     }
 
     /// The same for one profile.
@@ -364,8 +371,9 @@ impl Engine {
     async fn entries_about(&self, key: &ProfileKey) -> Result<(Vec<AuditEntry>, Vec<ProfileKey>)> {
         let mut query = AuditQuery { key: Some(key.clone()), ..AuditQuery::default() };
         let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        let (store, env, each) = self.log();
         loop {
-            let page = audit_entries(&*self.link.store, &query).await?;
+            let page = audit_entries_within(store, &query, env, each).await?;
             entries.extend(page.entries);
             unreadable.extend(page.unreadable.into_iter().map(|entry| entry.key));
             let Some(next) = page.next else { return Ok((entries, unreadable)) };

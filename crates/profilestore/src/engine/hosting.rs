@@ -71,7 +71,7 @@ impl Engine {
     ) -> Result<TakenOver> {
         check(&parts)?;
         let (env, deadline) = (parts.env.clone(), parts.env.after(parts.settings.call_timeout));
-        let rehosting = rehost::rehost(&mut parts, &hosting, server, incarnation);
+        let rehosting = Box::pin(rehost::rehost(&mut parts, &hosting, server, incarnation));
         let rehosted = env.timeout_at(deadline, rehosting).await.unwrap_or_else(|_| {
             let message = "the game server could not be taken over: the store has not answered in \
                 time";

@@ -29,7 +29,8 @@ pub(crate) async fn register(
     hosting: Option<&Hosting>,
 ) -> Result<(Lease, mpsc::Receiver<Hint>)> {
     let deadline = parts.env.after(parts.settings.call_timeout);
-    let registered = parts.env.timeout_at(deadline, try_to_register(parts, hosting)).await;
+    let registering = Box::pin(try_to_register(parts, hosting));
+    let registered = parts.env.timeout_at(deadline, registering).await;
     registered.unwrap_or_else(|_| {
         let message = "the game server could not register: the store has not answered in time";
         Err(Error::new(ErrorKind::Unavailable, message))

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use profilestore::{
-    AccessState, ErrorKind, GameServer, Settings,
+    AccessState, Attribution, ErrorKind, GameServer, Settings,
     data_store::{DataStore as _, fault::LineState},
     hosting::{Host, HostParts, Registration, Resume},
     messenger::NoMessenger,
@@ -285,6 +285,27 @@ async fn a_game_server_does_not_wait_for_ever_for_a_store_that_does_not_answer()
     let started = tokio::time::timeout(60 * SECOND, starting).await.expect("it answers");
     assert_eq!(started.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(began.elapsed(), 10 * SECOND);
+}
+
+/// It read the audit log without a limit of time.
+#[tokio::test(start_paused = true)]
+async fn an_erasure_answers_in_time_when_the_audit_log_is_not_read() {
+    let world = world();
+    let server = world.server("a").await;
+    let profile = open(&server, "p").await;
+    profile.add_user_id(7).unwrap();
+    profile.end_session().await.unwrap();
+    let plan = world.store.plan();
+    plan.slow(SECOND / 10);
+    let before = plan.commits();
+    let erasing = tokio::spawn(server.operator(Attribution::new("ann")).erase_user(7, false));
+    while plan.commits() == before {
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    // The profile is being erased. What is read then is the log.
+    plan.delay_reads(3_600_000);
+    let erased = tokio::time::timeout(60 * SECOND, erasing).await.expect("it answers");
+    assert_eq!(erased.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 /// It waited for that one answer for as long as it took, and no session was active meanwhile.

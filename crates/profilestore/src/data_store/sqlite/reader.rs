@@ -215,3 +215,40 @@ impl Tx<'_> {
         heads.into_iter().map(|head| self.state_of(head, Returning::HEAD)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::data_store::{Change, CommitId, DataStore as _, SqliteOptions, SqliteStore};
+
+    /// It had no limit, and waited for those that read.
+    #[tokio::test]
+    async fn a_commit_of_checks_is_answered_at_its_deadline() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
+        let incarnation = store.identity().await.expect("an identity").incarnation;
+        let key = ProfileKey::new("S", "global", "k").expect("a valid name");
+        let commit = Commit {
+            id: CommitId(Uuid::from_u128(7)),
+            incarnation,
+            from: None,
+            changes: vec![Change::Check { key, epoch: 0 }],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        tokio::time::pause();
+        let turns = store.inner.readers.turns.clone();
+        let _all = turns.acquire_many_owned(READERS as u32).await.expect("an open store");
+        let by = Instant::now() + Duration::from_secs(1);
+        let answering = store.commit_by(vec![commit], by);
+        let answered = tokio::time::timeout(Duration::from_secs(60), answering).await;
+        let answered = answered.expect("it is answered");
+        assert!(matches!(answered[..], [Err(StoreError::Unavailable { .. })]), "{answered:?}");
+    }
+}

@@ -429,8 +429,8 @@ impl<T: ProfileData> Profile<T> {
     }
 
     /// Ends the session: runs the last hooks and closes the data before it returns, then saves and
-    /// releases the profile. When the future gives Ok, that is durable. Dropping the future does
-    /// not stop it. Specification: `EndSession`.
+    /// releases the profile. When the future gives Ok, that is durable; during an outage it waits
+    /// until the store is back. Dropping the future does not stop it. Specification: `EndSession`.
     ///
     /// Transactions that were called before come before it: changes are refused from this call on,
     /// and the last hooks run when those transactions are over. Called from inside an edit, it

@@ -39,6 +39,14 @@ use crate::{
 /// * A listing of versions ([`crate::history::Versions`]) or of keys ([`crate::Keys`]) asks for
 ///   each page when its future is polled. So begins the first call of a mock's store, too.
 ///
+/// **Time.** A message, a read and a removal answer within [`crate::Settings::call_timeout`], the
+/// wait for their turn included. A start answers within [`crate::Settings::start_session_timeout`]
+/// or [`crate::StartOptions::timeout`]; with a cancel function it has no limit.
+/// [`GameServer::shutdown`] takes [`crate::Settings::shutdown_timeout`], and about a second more. A
+/// transaction has a deadline, which a lost answer can outlast: see
+/// [`crate::TransactionBuilder::deadline`]. An edit that waits for it waits as long. A save and an
+/// end have no limit: they wait until the store is back, and go on when their futures are dropped.
+///
 /// Two stores of one name and scope must have one type: while a profile is open as one type, a
 /// start as another fails with [`ErrorKind::Invalid`] and names both.
 pub struct ProfileStore<T> {

@@ -198,7 +198,7 @@ impl Engine {
             let plan = |_| async {
                 let (now_ms, mut state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
                 state.hide_edits();
-                let wanted = (*edit.lock())(&state);
+                let wanted = crate::link::deadline::outside_of_calls(|| (*edit.lock())(&state));
                 let Some(wanted) = wanted else { return Ok(Plan::Done(false)) };
                 let changes = engine.inbox_changes(&state, wanted, now_ms)?;
                 Ok(if changes.is_empty() {

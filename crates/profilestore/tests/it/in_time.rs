@@ -382,6 +382,29 @@ async fn a_call_from_a_listener_of_errors_has_a_time_of_its_own() {
     assert!(failed && took >= 9 * SECOND, "{took:?}");
 }
 
+/// It had what was left of the call that asks for the change.
+#[tokio::test(start_paused = true)]
+async fn a_call_from_a_change_of_the_inbox_has_a_time_of_its_own() {
+    let world = world();
+    let server = world.server("a").await;
+    let (store, asks, way) = (players(&server), players(&server), world.store.clone());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    // The change is asked for a second before its call ends.
+    world.store.plan().delay_reads(9_000);
+    let changed = store.change_inbox("p", move |_, _| {
+        way.plan().cut_off();
+        let (call, tell, began) = (asks.get("q"), tell.clone(), Instant::now());
+        tokio::spawn(async move {
+            let failed = call.await.is_err();
+            let _ = tell.send((failed, began.elapsed()));
+        });
+        None
+    });
+    assert!(!changed.await.unwrap());
+    let (failed, took) = told.recv().await.unwrap();
+    assert!(failed && took >= 9 * SECOND, "{took:?}");
+}
+
 /// Only calls of the program counted, so a server that nobody called took a store that hangs for a
 /// good one; and where only operators called it, their patience ended first.
 #[tokio::test(start_paused = true)]

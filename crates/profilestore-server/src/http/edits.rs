@@ -198,6 +198,11 @@ async fn make(
     match operator.edit_as(operation, &key, &edit, PATIENCE).await {
         Ok(entry) => {
             same_edit(&entry, &edit)?;
+            if entry.details.is_empty() {
+                // An erasure took the steps out of it, or it is of an edit of many profiles that
+                // began meanwhile and left this one as it was.
+                app.bulk().check_unused(operation).await?;
+            }
             Ok(views::json(StatusCode::OK, &entry))
         }
         Err(error) if error.kind() == ErrorKind::Unknown => {
@@ -213,11 +218,14 @@ async fn make(
     }
 }
 
-/// Fails when an operation was another edit.
+/// Fails when an operation was another edit. One of many profiles has no steps in a profile's entry.
+/// After an erasure an entry has no details at all, and nothing can be compared.
 fn same_edit(entry: &AuditEntry, edit: &Edit) -> Result<(), Problem> {
-    let sent = serde_json::to_value(edit).ok();
-    let booked = entry.details.get("edit");
-    if entry.action == "edit" && (booked.is_none() || booked == sent.as_ref()) {
+    let is_same = match entry.details.get("edit") {
+        Some(booked) => serde_json::to_value(edit).is_ok_and(|sent| sent == *booked),
+        None => entry.details.is_empty(),
+    };
+    if entry.action == "edit" && is_same {
         return Ok(());
     }
     let detail = format!(
@@ -280,4 +288,27 @@ async fn outcome(
         members.insert("advice".to_owned(), "fix".into());
     }
     Ok(views::json(StatusCode::OK, &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use profilestore::Attribution;
+
+    use super::*;
+
+    /// An edit of many profiles began between the look at the key and the edit of one, and made its
+    /// own change. The caller was told that the edit of one was done.
+    #[test]
+    fn an_edit_of_one_is_not_answered_by_an_edit_of_many_under_its_key() {
+        let edit = Edit::from_patch(r#"[{"op":"increase","path":"/coins","by":1000}]"#).unwrap();
+        let key = ProfileKey::new("PlayerData", "global", "p").unwrap();
+        let entry = || {
+            let (keys, by) = (vec![key.clone()], Attribution::new("shop"));
+            AuditEntry::new(Uuid::nil(), "edit", keys, by)
+        };
+        let own = entry().detail("edit", serde_json::to_value(&edit).unwrap());
+        assert!(same_edit(&own.detail("version", 2), &edit).is_ok());
+        assert!(same_edit(&entry().detail("version", 2), &edit).is_err());
+        assert!(same_edit(&entry(), &edit).is_ok(), "the details were erased");
+    }
 }

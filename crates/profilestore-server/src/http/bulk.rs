@@ -447,8 +447,10 @@ async fn undo(
     InPath(path): InPath<BulkPath>,
     Params(reason): Params<Reason>,
     headers: HeaderMap,
+    content: Content,
 ) -> Result<Response, Problem> {
     let of = named(&app, &caller, &path).await?;
+    content.nothing()?;
     let operation = operation(&headers)?;
     let by = because(&caller, reason.reason.as_deref())?;
     let (run, now_ms) = (app.env().uuid(), app.server().now_ms());

@@ -218,8 +218,8 @@ async fn make(
     }
 }
 
-/// Fails when an operation was another edit. One of many profiles has no steps in a profile's entry.
-/// After an erasure an entry has no details at all, and nothing can be compared.
+/// Fails when an operation was another edit. One of many profiles names no steps in the entry of a
+/// profile. After an erasure an entry has no details at all, and nothing can be compared.
 fn same_edit(entry: &AuditEntry, edit: &Edit) -> Result<(), Problem> {
     let is_same = match entry.details.get("edit") {
         Some(booked) => serde_json::to_value(edit).is_ok_and(|sent| sent == *booked),

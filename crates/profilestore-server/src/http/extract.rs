@@ -172,7 +172,16 @@ impl<const MOST: usize> ContentUpTo<MOST> {
             .map_err(|error| Problem::invalid(format!("the body is no such JSON: {error}")))
     }
 
-    /// The same of a body that holds secrets: the error says nothing of what is in it.
+    /// No body, or an object without members, as some clients send it. One that says more would be
+    /// taken for nothing.
+    pub(crate) fn nothing(&self) -> Result<(), Problem> {
+        match self.bytes.trim_ascii() {
+            b"" | b"{}" => Ok(()),
+            _ => Err(Problem::invalid("this takes no body; what it takes stands in the query")),
+        }
+    }
+
+    /// JSON of a known form that holds secrets: the error says nothing of what is in it.
     pub(crate) fn secrets<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
         let text = self.of(&["application/json"])?;
         serde_json::from_str(text).map_err(|error| {

@@ -23,7 +23,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    extract::{InPath, Page, Params, user as user_of},
+    extract::{Content, InPath, Page, Params, user as user_of},
     servers::across,
     views::{self, PageOf, ProfileRow},
 };
@@ -190,8 +190,10 @@ async fn erase(
     caller: Caller,
     InPath(UserPath { user }): InPath<UserPath>,
     Params(how): Params<How>,
+    content: Content,
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::UsersErase)?;
+    content.nothing()?;
     let by = caller.because(how.reason.as_deref());
     let operator = app.server().operator(by.clone());
     let (user, shared) = (user_of(&user)?, how.shared.unwrap_or(false));

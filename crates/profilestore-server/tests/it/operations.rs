@@ -17,7 +17,11 @@ use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::{Served, operation, refused, serve, settings};
+use crate::{
+    Served,
+    bulk::{begin, ended},
+    operation, refused, serve, settings,
+};
 
 #[tokio::test]
 async fn servers_sessions_and_metrics_are_shown() {
@@ -99,6 +103,28 @@ async fn an_erasure_over_http_cleans_the_file_and_says_so() {
     assert!(live.is_active() && live.save().await.is_ok(), "play goes on");
     live.end_session().await.unwrap();
     assert!(game.shutdown().await.is_complete());
+}
+
+/// The body was not read, so a request that asked for a dry run erased, or undid.
+#[tokio::test]
+async fn an_erasure_and_an_undo_refuse_a_body_that_says_something() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let dry = r#"{"dry_run":true}"#;
+    refused(&admin.post("/v1/users/4711/erasures", dry).await, 400, "invalid");
+    admin.post("/v1/users/4711/erasures", " {}").await.is(200);
+    let id = operation();
+    let edit = json!({
+        "store": "PlayerData",
+        "operations": [{ "op": "increase", "path": "/coins", "by": 1 }],
+    });
+    begin(&admin, &id, &edit).await.is(202);
+    assert_eq!(ended(&admin, &id).await["state"], "done");
+    let caller = admin.header("Idempotency-Key", &operation());
+    let undo = format!("/v1/edits/{id}/undo");
+    refused(&caller.post(&undo, dry).await, 400, "invalid");
+    assert_eq!(ended(&admin, &id).await["undone_by"], Value::Null);
+    caller.post(&undo, "").await.is(202);
 }
 
 /// An app of the same store that reaches it as a plan says, a game server whose calls go that way,

@@ -234,8 +234,7 @@ impl KeyQueues {
         let mut state = self.state.lock();
         let is_first = match state.lines.get_mut(key) {
             Some(line) if line.len() >= limit || !line.has_room(waiting.bytes()) => {
-                let message =
-                    "too many operations, or too many bytes of theirs, wait for the profile";
+                let message = "too many operations, or bytes of theirs, wait for the profile";
                 return Err(Error::new(ErrorKind::Overloaded, message).about(key));
             }
             Some(line) => {

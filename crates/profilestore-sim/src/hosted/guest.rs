@@ -334,7 +334,7 @@ impl Guest {
         }
     }
 
-    /// False: this connection counts no more.
+    /// False: this connection counts no more, or is given up because it takes too long.
     async fn adopted(&self, connection: u64, server: &HostedServer, key: &str, epoch: u64) -> bool {
         loop {
             let asked = timeout(GREETING, server.adopt(&profile_key(key), epoch)).await;
@@ -351,7 +351,12 @@ impl Guest {
                     self.lost(&job, key, "was not found again");
                     return true;
                 }
-                Err(_) => return false,
+                Err(_) => {
+                    // What is not answered is sent only when all sessions are found again.
+                    self.world.note(Some(key), || format!("{job} looks for another host"));
+                    self.moves();
+                    return false;
+                }
                 Ok(Err(_)) if server.stopped().is_some() => return false,
                 Ok(Err(_)) => sleep(Duration::from_millis(500)).await,
             }

@@ -152,7 +152,9 @@ impl Known {
     pub(super) fn note_done_before(&mut self, state: &KeyState) {
         self.version = state.version;
         self.overwritten = false;
-        self.saved.digest = None;
+        if !defect!(DoneBeforeMarkedStored) {
+            self.saved.digest = None;
+        }
     }
 
     /// A snapshot is stored. `written`: as a new version, with this digest. The messages whose

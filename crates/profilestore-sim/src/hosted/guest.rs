@@ -76,6 +76,9 @@ struct State {
     sessions: BTreeMap<String, Playing>,
     /// Profiles that were closed before their start was answered.
     closed_early: BTreeSet<String>,
+    /// Profiles whose start was given up. Their players seldom come back to this game server, so
+    /// what an earlier host took for such a start stays without a session.
+    left: BTreeSet<String>,
     unanswered: Asked,
     answered: Asked,
     next: u64,
@@ -132,6 +135,7 @@ impl Guest {
                 belief: now,
                 sessions: BTreeMap::new(),
                 closed_early: BTreeSet::new(),
+                left: BTreeSet::new(),
                 unanswered: Asked::new(),
                 answered: Asked::new(),
                 next: 0,
@@ -202,6 +206,7 @@ impl Guest {
         state.unanswered.clear();
         state.answered.clear();
         state.closed_early.clear();
+        state.left.clear();
         state.dead_until = Some(Instant::now() + away);
     }
 
@@ -318,9 +323,16 @@ impl Guest {
 
     /// What was not answered. Now and then nobody waits for a start any more.
     fn still_wanted(&self) -> Asked {
-        let mut state = self.state.lock();
-        let gives_up = |ask: &Ask| matches!(ask, Ask::Start { .. }) && self.dice.chance(0.2);
-        state.unanswered.retain(|_, ask| !gives_up(ask));
+        let state = &mut *self.state.lock();
+        let left = &mut state.left;
+        state.unanswered.retain(|_, ask| match ask {
+            Ask::Start { key } if self.dice.chance(0.2) => {
+                self.world.note(Some(key), || format!("{} gives a start up", state.job));
+                left.insert(key.clone());
+                false
+            }
+            _ => true,
+        });
         state.unanswered.clone()
     }
 

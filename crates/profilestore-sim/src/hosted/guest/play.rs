@@ -35,8 +35,11 @@ impl Guest {
         match (self.dice.below(12), free_key) {
             (0..=2, _) if playing < MOST_SESSIONS => {
                 let key = self.dice.pick(&self.world.keys).clone();
-                let held = self.state.lock().sessions.contains_key(&key);
-                if !held && !busy.contains(&key) {
+                let (held, left) = {
+                    let state = self.state.lock();
+                    (state.sessions.contains_key(&key), state.left.contains(&key))
+                };
+                if !held && !busy.contains(&key) && (!left || self.dice.chance(0.05)) {
                     self.begin(&key);
                 }
             }
@@ -54,7 +57,11 @@ impl Guest {
     }
 
     fn begin(self: &Arc<Self>, key: &str) {
-        self.state.lock().closed_early.remove(key);
+        {
+            let mut state = self.state.lock();
+            state.closed_early.remove(key);
+            state.left.remove(key);
+        }
         self.ask(Ask::Start { key: key.to_owned() });
     }
 

@@ -143,11 +143,19 @@ impl Engine {
             hosting.note_named(key, true);
         }
         self.link.look_up(key, async move {
+            let is_here = engine.table.live(&key_).is_some_and(|session| !session.is_over());
             let adopted = engine.adopt_now(&key_, epoch).await;
             let verdict = matches!(&adopted, Ok(Adopted::Lost(_)))
                 || matches!(&adopted, Err(error) if error.kind() == ErrorKind::Busy);
             if verdict && !defect!(LostUnchecked) {
                 engine.check_host().await?;
+            }
+            if let Ok(Adopted::Held(session)) = &adopted
+                && !is_here
+                && let Err(error) = engine.check_host().await
+            {
+                engine.table.forget(session);
+                return Err(error);
             }
             let adopted = adopted?;
             if let Some(hosting) = &engine.link.hosting {
@@ -158,7 +166,8 @@ impl Engine {
     }
 
     /// Fails when another process hosts the game server, and stops then. What this host has not
-    /// heard of may have begun there, so without this it calls no session lost.
+    /// heard of may have begun there, so without this it calls no session lost. Nor does it adopt
+    /// one: its pongs would let the game server believe longer than the other host knows.
     async fn check_host(&self) -> Result<()> {
         let Some(hosting) = &self.link.hosting else { return Ok(()) };
         let check = Change::CheckHost { id: self.link.server(), host: hosting.host };

@@ -193,9 +193,9 @@ impl HostedServer {
     ///
     /// Fails with [`ErrorKind::Unavailable`] or [`ErrorKind::TimedOut`] when the store does not
     /// answer in time, and with [`ErrorKind::Busy`] while a start of the profile is under way here:
-    /// to be called again; the profile is left alone meanwhile. A session is called lost only after
-    /// the store has said that this host still is the host. Fails with [`ErrorKind::Unknown`] and
-    /// [`Stop::Hosted`] when it is not.
+    /// to be called again; the profile is left alone meanwhile. A session is called lost, or taken
+    /// up, only after the store has said that this host still is the host. Fails with
+    /// [`ErrorKind::Unknown`] and [`Stop::Hosted`] when it is not.
     pub async fn adopt(&self, key: &ProfileKey, epoch: u64) -> Result<Adopted> {
         check_not_reserved(key)?;
         Ok(match self.engine().adopt(key, epoch).await? {

@@ -3,6 +3,7 @@
 use profilestore::{
     data_store::fault::LineState,
     env::{Env, ManualClock},
+    hosting::Stop,
 };
 
 use super::*;
@@ -143,4 +144,22 @@ async fn a_session_that_is_stolen_while_its_adoption_reads_is_not_adopted() {
     let Adopted::Lost { by: Some(by) } = adopted else { panic!("{adopted:?}") };
     assert_eq!(by.job_id, "b");
     assert!(thief.is_active());
+}
+
+/// Its pongs let the game server believe longer than the host knew at which the session had begun.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_lost_its_place_adopts_no_session_of_the_host_after_it() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let way = world.another_way();
+    let second = host_on(&world, way.clone());
+    let (_before, _calling_before) = resumed(&server, &second).await;
+    way.plan().cut_off();
+    let (third, _calling) = resumed(&server, &host(&world)).await;
+    let Started { session: new, .. } = start(&third, 1, "new").await;
+    way.plan().heal();
+    let (back, _calling_back) = resumed(&server, &second).await;
+    let refused = back.adopt(new.key(), new.epoch()).await;
+    assert_eq!((kind(refused), back.stopped()), (Some(ErrorKind::Unknown), Some(Stop::Hosted)));
+    assert!(back.sessions().is_empty());
 }

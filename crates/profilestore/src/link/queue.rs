@@ -221,9 +221,11 @@ impl KeyQueues {
         operation: impl Future<Output = T> + Send + 'static,
     ) -> Result<Answer<T>> {
         let (mut reply, answer) = Answer::to_come();
+        // Boxed by itself: a future that awaits what it was given keeps room for it twice.
+        let operation = AssertUnwindSafe(operation).catch_unwind().boxed();
         let operation = async move {
             reply.begun = true;
-            if let Ok(answer) = AssertUnwindSafe(operation).catch_unwind().await {
+            if let Ok(answer) = operation.await {
                 reply.send(Ok(answer));
             } else {
                 tracing::error!("an operation panicked");
@@ -360,13 +362,8 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        let broken_off = || {
-            Error::new(
-                ErrorKind::Unknown,
-                "the operation was broken off; see the \
-            log",
-            )
-        };
+        let broken_off =
+            || Error::new(ErrorKind::Unknown, "the operation was broken off; see the log");
         self.send(Err(if self.begun { broken_off() } else { runtime_gone() }));
     }
 }

@@ -33,7 +33,7 @@ use crate::{
         deadline::{ForEver, Once},
         hosting::Request,
         queue::{Answer, Turn},
-        room::Rank,
+        room::{Pass, Rank},
     },
     ownership,
     record::Stored,
@@ -48,7 +48,7 @@ pub(super) struct Last {
 }
 
 /// What an end finds when its turn in the key's queue comes.
-enum Closed {
+pub(super) enum Closed {
     /// The data is closed: this is the last save.
     Last(Ending, Last),
     /// It was called from inside an edit or behind a transaction: it closes only now.
@@ -120,7 +120,7 @@ impl Session {
     }
 
     /// An end's turn in the key's queue.
-    async fn finish_in_turn(
+    pub(super) async fn finish_in_turn(
         self: Arc<Self>,
         end: SessionEnd,
         closed: oneshot::Receiver<Closed>,
@@ -135,7 +135,7 @@ impl Session {
         ending.begin();
         let ended = match last {
             Some(last) => self.release_and_be_over(last).await,
-            None => self.finish_behind(end).await,
+            None => Box::pin(self.finish_behind(end)).await,
         };
         ending.complete();
         ended
@@ -281,8 +281,15 @@ impl Session {
 
     /// The last save and the release of the lease. Fails when changes could not be stored, also
     /// when the profile is released without them.
-    async fn release(self: &Arc<Self>, Last { snapshot: last, lost }: Last) -> Result<()> {
-        let mut pass = self.link.room.enter(Rank::First, self.stored_bytes.load(Relaxed)).await;
+    async fn release(self: &Arc<Self>, last: Last) -> Result<()> {
+        let pass = self.link.room.enter(Rank::First, self.stored_bytes.load(Relaxed)).await;
+        // Boxed: at a shutdown all sessions wait here at once, and what waits is to be small.
+        Box::pin(self.release_in(pass, last)).await
+    }
+
+    /// The same in its room.
+    async fn release_in(self: &Arc<Self>, mut pass: Pass, last: Last) -> Result<()> {
+        let Last { snapshot: last, lost } = last;
         let prepared = match self.prepare(last.clone()) {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -330,12 +337,7 @@ impl Session {
             match self.send_release(&prepared, request).await {
                 Ok(reply) if was_done_before(request, &reply) => return Ok(prepared),
                 Ok(mut reply) => {
-                    self.stored(&prepared);
-                    if let Some(state) = self.own(&mut reply.states) {
-                        // Another server may have taken the profile since, when the commit had been
-                        // applied before.
-                        self.known.lock().head = state.head;
-                    }
+                    self.released(&prepared, &mut reply);
                     return Ok(prepared);
                 }
                 Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
@@ -344,7 +346,17 @@ impl Session {
         }
     }
 
-    async fn send_release(
+    /// The profile is released, with what was to be written.
+    pub(super) fn released(&self, prepared: &Prepared, reply: &mut CommitReply) {
+        self.stored(prepared);
+        if let Some(state) = self.own(&mut reply.states) {
+            // Another server may have taken the profile since, when the commit had been applied
+            // before.
+            self.known.lock().head = state.head;
+        }
+    }
+
+    pub(super) async fn send_release(
         &self,
         prepared: &Prepared,
         request: Option<Request>,

@@ -82,7 +82,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{GameServer, data_store::MemoryStore, env::ManualClock};
+    use crate::{GameServer, data_store::MemoryStore, env::ManualClock, session::info::SessionEnd};
 
     /// It had room for all that a save may come to, such as a hand-over. That made 12 KB, which
     /// each save copied on its way into the queue, and held while it waited.
@@ -96,6 +96,21 @@ mod tests {
         let session = server.inner.engine.table.live(profile.key()).unwrap();
         let size = size_of_val(&session.save_asked_for());
         assert!(size < 8 << 10, "{size} bytes");
+        server.crash();
+    }
+
+    /// At a shutdown all sessions end at once. Each end had room for all that it may come to.
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_waits_for_room_takes_little() {
+        let env = ManualClock::default().env(1);
+        let store = MemoryStore::new(env.clone());
+        let server = GameServer::builder(store).env(env).start().await.unwrap();
+        let players = server.store::<Value>("Players").unwrap();
+        let profile = players.start_session("p").await.unwrap();
+        let session = server.inner.engine.table.live(profile.key()).unwrap();
+        let (_closed, last) = tokio::sync::oneshot::channel();
+        let size = size_of_val(&session.clone().finish_in_turn(SessionEnd::Shutdown, last));
+        assert!(size < 2 << 10, "{size} bytes");
         server.crash();
     }
 

@@ -204,6 +204,12 @@ impl BulkEdit {
     }
 }
 
+/// Whether an operation's own entry is that of an edit of many, or of its undoing. Other operations
+/// of many profiles book an edit of one for each.
+pub(crate) fn is_of_many(entry: &AuditEntry) -> bool {
+    matches!(entry.action.as_str(), EDIT_ALL | UNDO)
+}
+
 /// In which store the operation with this entry of its own lets an edit stand, if it does.
 pub(crate) fn stands_in(entry: &AuditEntry) -> Option<String> {
     let stands = entry.action == EDIT_ALL && entry.details.get(NEW_TOO) == Some(&Value::Bool(true));

@@ -8,6 +8,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::{Engine, rewrite::was_overtaken};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     data_store::{Commit, KeyState, Returning, StoreError},
     edit::{
         Edit,
-        bulk::{BulkProgress, BulkReport, Plan, What},
+        bulk::{BulkProgress, BulkReport, Plan, What, is_of_many},
         request::{EditRequest, Next, UNMATCHED, entry_key_of},
     },
     error::{Error, ErrorKind, Result},
@@ -51,8 +52,16 @@ enum Fate {
 
 /// Where the work comes from.
 enum Source {
-    Keys { query: Option<crate::data_store::KeyQuery>, request: Arc<EditRequest> },
-    Entries { query: Option<AuditQuery> },
+    Keys {
+        query: Option<crate::data_store::KeyQuery>,
+        request: Arc<EditRequest>,
+    },
+    /// `of_many`: only what an edit of many did; edits of one that came under its operation count
+    /// as their own.
+    Entries {
+        query: Option<AuditQuery>,
+        of_many: bool,
+    },
 }
 
 /// One profile's edit.
@@ -91,6 +100,11 @@ impl Engine {
             },
             What::Undo(of) => Source::Entries {
                 query: Some(AuditQuery { operation: Some(*of), ..AuditQuery::default() }),
+                of_many: match self.header(*of).await {
+                    // What it says cannot be read, so all that was booked under it counts.
+                    Err(error) if error.kind() == ErrorKind::Corrupt => false,
+                    header => header?.as_ref().is_some_and(is_of_many),
+                },
             },
         };
         let (mut report, mut shown) = (BulkReport::default(), BulkProgress::default());
@@ -137,14 +151,7 @@ impl Engine {
             Err(error) if was_overtaken(&error) => {}
             other => return Ok(other.map(|()| entry)?),
         }
-        let (_, state) = self
-            .link
-            .read_settled(
-                &entry_key(bulk.operation, &[]),
-                Returning { value: true, inbox_unless: None },
-            )
-            .await?;
-        let booked = AuditEntry::of(&state)?;
+        let booked = self.header(bulk.operation).await?;
         let same = booked.is_some_and(|booked| {
             booked.outcome == AuditOutcome::Pending
                 && (&booked.action, &booked.details) == (&entry.action, &entry.details)
@@ -154,6 +161,13 @@ impl Engine {
         } else {
             Err(Error::new(ErrorKind::Invalid, "this operation is complete, or another one"))
         }
+    }
+
+    /// An operation's own entry. An edit of one has none.
+    async fn header(&self, operation: Uuid) -> Result<Option<AuditEntry>> {
+        let returning = Returning { value: true, inbox_unless: None };
+        let (_, state) = self.link.read_settled(&entry_key(operation, &[]), returning).await?;
+        AuditEntry::of(&state)
     }
 
     async fn complete(&self, entry: AuditEntry, report: &BulkReport) -> Result<()> {
@@ -200,7 +214,7 @@ impl Engine {
                     (bytes, Work { key: state.key, request: request.clone() })
                 }))))
             }
-            Source::Entries { query } => {
+            Source::Entries { query, of_many } => {
                 let Some(asked) = query else { return Ok(None) };
                 let page = self.page_of_entries(asked).await?;
                 match page.next {
@@ -212,7 +226,8 @@ impl Engine {
                 let mut work = Vec::new();
                 for entry in page.entries {
                     let [key] = &entry.keys[..] else { continue };
-                    if key.is_reserved() {
+                    let is_its_own = *of_many && entry.details.contains_key("edit");
+                    if key.is_reserved() || is_its_own {
                         continue;
                     }
                     let undo = entry

@@ -436,3 +436,24 @@ async fn an_undo_may_take_longer_for_a_page_of_the_log_than_for_a_call() {
     assert_eq!(run(&slow, &undo).await.unwrap().done, 1);
     assert_eq!(coins(&operator, "p").await, 0);
 }
+
+/// An edit of one profile came under the identity of an edit of many, and was taken back with it.
+#[tokio::test(start_paused = true)]
+async fn the_undoing_of_an_edit_of_many_leaves_an_edit_of_one_under_its_key_alone() {
+    let world = World::new();
+    let server = world.server("A").await;
+    for n in 0..3 {
+        open(&server, &name(n)).await.end_session().await.unwrap();
+    }
+    let edit = bulk(&world, more_coins(1000));
+    let key = ProfileKey::new("PlayerData", "global", &name(0)).unwrap();
+    let minute = Duration::from_secs(60);
+    ann(&server).edit_as(edit.operation(), &key, &more_coins(5), minute).await.unwrap();
+    run(&server, &edit).await.unwrap();
+    assert_eq!((coins(&server, &name(0)).await, coins(&server, &name(1)).await), (5, 1000));
+
+    let undo = BulkEdit::undo(world.env.uuid(), edit.operation());
+    let report = run(&server, &undo).await.unwrap();
+    assert_eq!((report.done, report.refused.len()), (2, 0));
+    assert_eq!((coins(&server, &name(0)).await, coins(&server, &name(1)).await), (5, 0));
+}

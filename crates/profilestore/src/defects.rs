@@ -101,6 +101,8 @@ mod chosen {
         OrphanTakenTooSoon,
         /// A request that comes again with another content is taken for done
         ReusedRequestDone,
+        /// A request that found nothing to change is done when it comes again behind others
+        UnchangedForgotten,
         /// A stranger may resume a game server
         OwnerUnchecked,
         /// A host calls a session lost without a check that it is the host
@@ -120,6 +122,7 @@ mod chosen {
             Self::OrphanKept,
             Self::OrphanTakenTooSoon,
             Self::ReusedRequestDone,
+            Self::UnchangedForgotten,
             Self::OwnerUnchecked,
             Self::LostUnchecked,
         ];

@@ -325,10 +325,13 @@ impl Ledger {
                 self.broken("G4", Some(key), what);
             }
             (None, None) => {
-                let what = format!(
-                    "a document of session {label} was stored over save {before} of it, which it \
-                     sent before that or never"
-                );
+                let older = sent.iter().rev().find(|(_, document)| document == data);
+                let what = match older {
+                    Some((n, _)) => {
+                        format!("save {n} of session {label} was stored over save {before} of it")
+                    }
+                    None => format!("session {label} never sent what is stored of it: {data:?}"),
+                };
                 self.broken("G1", Some(key), what);
             }
         }

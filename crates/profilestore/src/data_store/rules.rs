@@ -143,10 +143,12 @@ pub fn judge_known(commit: &Commit, outcome: Outcome) -> Option<ConflictKind> {
     }
 }
 
-/// True when a commit writes nothing: such a commit is not kept.
+/// True when a commit writes nothing: such a commit is not kept. One for a request, with a
+/// [`Commit::fingerprint`], is: the request must not take effect later, when more has changed.
 pub fn only_checks(commit: &Commit) -> bool {
     let checks = |change| matches!(change, &Change::Check { .. } | &Change::CheckHost { .. });
-    commit.changes.iter().all(checks)
+    let is_kept = commit.fingerprint.is_some() && !defect!(UnchangedForgotten);
+    !is_kept && commit.changes.iter().all(checks)
 }
 
 /// Judges a well formed commit's preconditions against the state before it, in their order. None:

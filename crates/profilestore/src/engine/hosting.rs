@@ -145,14 +145,17 @@ impl Engine {
         self.link.look_up(key, async move {
             let is_here = engine.table.live(&key_).is_some_and(|session| !session.is_over());
             let adopted = engine.adopt_now(&key_, epoch).await;
+            // What this host has not heard of may have begun at another one. So without asking it
+            // calls no session lost; nor does it adopt one, since its pongs would let the game
+            // server believe longer than the other host knows.
             let verdict = matches!(&adopted, Ok(Adopted::Lost(_)))
                 || matches!(&adopted, Err(error) if error.kind() == ErrorKind::Busy);
             if verdict && !defect!(LostUnchecked) {
-                engine.check_host().await?;
+                engine.link.check_host(engine.link.deadline()).await?;
             }
             if let Ok(Adopted::Held(session)) = &adopted
                 && !is_here
-                && let Err(error) = engine.check_host().await
+                && let Err(error) = engine.link.check_host(engine.link.deadline()).await
             {
                 engine.table.forget(session);
                 return Err(error);
@@ -163,17 +166,6 @@ impl Engine {
             }
             Ok(adopted)
         })
-    }
-
-    /// Fails when another process hosts the game server, and stops then. What this host has not
-    /// heard of may have begun there, so without this it calls no session lost. Nor does it adopt
-    /// one: its pongs would let the game server believe longer than the other host knows.
-    async fn check_host(&self) -> Result<()> {
-        let Some(hosting) = &self.link.hosting else { return Ok(()) };
-        let check = Change::CheckHost { id: self.link.server(), host: hosting.host };
-        let commit = self.link.new_commit(vec![check], Returning::HEAD);
-        self.link.settle(&commit, self.link.deadline()).await?;
-        Ok(())
     }
 
     async fn adopt_now(self: &Arc<Self>, key: &ProfileKey, epoch: u64) -> Result<Adopted> {
@@ -288,7 +280,7 @@ impl Engine {
         if self.link.call_off(&commit, &mut Backoff::default(), &deadline).await? {
             return Ok(false);
         }
-        // An abort is compared with nothing. This writes nothing, and its identity is looked up.
+        // An abort is compared with nothing. This comes too late to be applied, and is compared.
         self.link.settle(&commit, deadline).await?;
         Ok(true)
     }

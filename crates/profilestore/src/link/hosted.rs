@@ -6,7 +6,12 @@ use tokio::time::Instant;
 
 use super::{
     Link,
+    deadline::Patience,
     hosting::{Hosting, Stop},
+};
+use crate::{
+    data_store::{Change, Returning},
+    error::Result,
 };
 
 impl Link {
@@ -22,6 +27,15 @@ impl Link {
             tracing::info!(server = %self.server(), ?why, "a game server is no longer hosted here");
             self.close();
         }
+    }
+
+    /// Fails when another process hosts the game server, and stops then.
+    pub(crate) async fn check_host(&self, patience: impl Patience) -> Result<()> {
+        let Some(hosting) = &self.hosting else { return Ok(()) };
+        let check = Change::CheckHost { id: self.server(), host: hosting.host };
+        let commit = self.new_commit(vec![check], Returning::HEAD);
+        self.settle(&commit, patience).await?;
+        Ok(())
     }
 
     /// Waits until the hosting stops; for ever if this server runs in this process.

@@ -423,6 +423,10 @@ impl Session {
             )
             .about(&self.key));
         }
+        if kind == ConflictKind::Version {
+            // Another host may have stored a later save of this session, which must stay.
+            self.link.check_host(ForEver).await?;
+        }
         match kind {
             ConflictKind::Version
             | ConflictKind::Lease

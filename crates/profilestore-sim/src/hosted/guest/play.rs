@@ -124,6 +124,8 @@ impl Guest {
         let before = (playing.document.writer == playing.label).then(|| playing.document.clone());
         match playing.old.take().filter(|_| quiet && self.dice.chance(0.3)) {
             Some(old) => playing.document = old,
+            // Nothing has changed.
+            None if before.is_some() && quiet && self.dice.chance(0.1) => {}
             None => {
                 playing.document.sign(playing.label);
                 playing.document.mint(1);

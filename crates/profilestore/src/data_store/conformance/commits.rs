@@ -103,6 +103,28 @@ pub async fn a_check_writes_nothing(s: Subject) {
     assert_eq!(s.state(&key).await, state);
 }
 
+/// A request that found nothing to change was done all the same: it changes nothing later either.
+pub async fn a_check_for_a_request_is_kept(s: Subject) {
+    let key = key("p");
+    s.put(&key, "1").await;
+    let state = s.state(&key).await;
+    let mut commit = s.make(vec![Change::Check { key: key.clone(), epoch: state.epoch }]).await;
+    commit.fingerprint = Some(7);
+    let first = s.store.commit_one(commit.clone()).await.unwrap();
+    assert!(!first.already_applied);
+    assert_eq!(first.states, std::slice::from_ref(&state));
+    assert_eq!(s.state(&key).await, state, "nothing was written");
+    let again = Commit { changes: vec![write(&state, "2")], ..commit.clone() };
+    let again = s.store.commit_one(again).await.unwrap();
+    assert!(again.already_applied);
+    assert_eq!((again.states, s.state(&key).await), (vec![state.clone()], state));
+    let other = Commit { fingerprint: Some(8), ..commit.clone() };
+    let reused = s.store.commit_one(other).await.unwrap_err();
+    assert_eq!(reused.conflict(), Some(&ConflictKind::CommitIdReused));
+    let kind = s.conflict_kind(vec![Change::Abort { commit: commit.id }]).await;
+    assert_eq!(kind, ConflictKind::AlreadyApplied);
+}
+
 /// One failing change undoes all of its commit, over several keys and kinds of change.
 pub async fn a_commit_is_all_or_nothing(s: Subject) {
     let (a, b) = (key("a"), key("b"));

@@ -288,6 +288,7 @@ macro_rules! store_conformance {
             a_write_needs_epoch_and_version
             a_lease_needs_its_revision
             a_check_writes_nothing
+            a_check_for_a_request_is_kept
             a_commit_is_all_or_nothing
             preconditions_are_judged_before_the_commit
             a_reply_says_what_was_asked_for

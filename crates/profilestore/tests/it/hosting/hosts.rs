@@ -1,9 +1,6 @@
 //! One game server at several hosts, one after the other.
 
-use profilestore::{
-    data_store::MemoryStore,
-    hosting::{Part, Stop},
-};
+use profilestore::{data_store::MemoryStore, hosting::Stop};
 
 use super::*;
 use crate::{
@@ -61,52 +58,6 @@ async fn a_request_that_the_old_host_did_is_not_done_again_by_the_new_one() {
     assert_eq!(same.save(request(3), player(6)).await.unwrap(), Some(3));
     assert_eq!(stored(&world, "p").await, (6, 3));
     lost.abort();
-}
-
-/// Through the same host, and through another one, which knows nothing of the first.
-#[tokio::test(start_paused = true)]
-async fn an_identity_that_comes_again_with_another_content_is_refused() {
-    let world = World::new();
-    let (server, _old) = hosted(&host(&world), "a").await;
-    let Started { session, .. } = start(&server, 1, "p").await;
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
-    let other = Request { fingerprint: 99, ..request(2) };
-    let refused = session.save(other, player(7)).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
-    let (again, _calling) = resumed(&server, &host(&world)).await;
-    let same = adopted(&again, &session).await;
-    let refused = same.save(other, player(7)).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
-    let refused = same.end(other, Some(player(7))).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
-    assert_eq!(stored(&world, "p").await, (5, 2));
-}
-
-/// Its session is over, so only what the store keeps of the request can tell.
-#[tokio::test(start_paused = true)]
-async fn an_identity_of_a_session_that_is_over_is_refused_with_another_content() {
-    let world = World::new();
-    let (server, _old) = hosted(&host(&world), "a").await;
-    let (one, two) = (start(&server, 1, "one").await, start(&server, 2, "two").await);
-    one.session.save(request(3), player(5)).await.unwrap();
-    let trade = |coins| {
-        let part = |session: &HostedSession| Part { session: session.clone(), save: player(coins) };
-        vec![part(&one.session), part(&two.session)]
-    };
-    server.transact(request(4), trade(6), vec![], None).await.unwrap();
-    one.session.end(request(5), Some(player(7))).await.unwrap();
-    let (again, _calling) = resumed(&server, &host(&world)).await;
-    for number in [3, 4, 5] {
-        assert!(again.outcome(request(number)).await.unwrap());
-        let other = Request { fingerprint: 99, ..request(number) };
-        assert_eq!(kind(again.outcome(other).await), Some(ErrorKind::RequestIdReused));
-    }
-    let same = adopted(&again, &two.session).await;
-    let other = Request { fingerprint: 99, ..request(4) };
-    let trade = vec![Part { session: same, save: player(8) }];
-    let reused = again.transact(other, trade, vec![], None).await;
-    assert_eq!(kind(reused), Some(ErrorKind::RequestIdReused), "it is not taken for done");
-    assert_eq!((stored(&world, "one").await.0, stored(&world, "two").await.0), (7, 6));
 }
 
 #[tokio::test(start_paused = true)]

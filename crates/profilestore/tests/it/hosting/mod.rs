@@ -21,6 +21,7 @@ mod belief;
 mod cost;
 mod edits;
 mod hosts;
+mod late;
 mod release;
 mod sessions;
 mod sqlite;

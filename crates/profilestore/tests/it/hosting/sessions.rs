@@ -33,30 +33,6 @@ async fn a_session_is_started_saved_and_ended_and_the_data_is_there() {
     assert_eq!(coins(&other, "p").await, 8, "an end without data leaves what is stored");
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_same_request_made_twice_takes_effect_once() {
-    let world = World::new();
-    let (server, _calling) = hosted(&host(&world), "a").await;
-    let Started { session, .. } = start(&server, 1, "p").await;
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), None, "it was done before");
-    assert_eq!(stored(&world, "p").await, (5, 2));
-    // What came after it is not undone by it.
-    session.save(request(3), player(6)).await.unwrap();
-    let old = session.save(request(2), player(5)).await.unwrap();
-    assert_eq!(old, None, "an old save is not answered with a newer version");
-    assert_eq!(stored(&world, "p").await, (6, 3));
-    assert_eq!(session.save(request(4), player(6)).await.unwrap(), Some(3), "nothing is new");
-    session.save(request(5), player(7)).await.unwrap();
-    session.end(request(6), Some(player(9))).await.unwrap();
-    assert_eq!(stored(&world, "p").await, (9, 5));
-    assert_eq!(kind(session.end(request(6), Some(player(9))).await), None);
-    assert_eq!(
-        kind(session.end(request(7), Some(player(10))).await),
-        Some(ErrorKind::SessionEnded)
-    );
-}
-
 /// A player comes back to the game server that is still saving their profile.
 #[tokio::test(start_paused = true)]
 async fn a_start_behind_an_end_that_is_under_way_waits_for_it() {

@@ -19,6 +19,7 @@ use crate::data::{Letter, Player};
 /// What a key holds, decoded.
 #[derive(Debug, Clone, Default)]
 pub struct Side {
+    pub epoch: u64,
     pub version: u64,
     pub info: Option<VersionInfo>,
     /// None when there is no profile.
@@ -35,6 +36,7 @@ impl Side {
     fn of(state: &KeyState) -> Self {
         let data = state.value.as_deref().and_then(Player::decode);
         Self {
+            epoch: state.epoch,
             version: state.version,
             info: state.head.clone(),
             foreign: state.value.is_some() && data.is_none(),

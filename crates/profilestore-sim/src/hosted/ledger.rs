@@ -43,8 +43,10 @@ struct Row {
 /// A session, as its game server sees it.
 pub(super) struct Open {
     pub(super) label: Label,
-    /// What the store calls it. None: it was gone when its game server got it.
-    pub(super) name: Option<String>,
+    /// What the store calls it, by its name, which it has of its start, and its epoch: a start that
+    /// comes again late makes another session of that name. None: it was gone when its game server
+    /// got it.
+    pub(super) name: Option<(String, u64)>,
     /// Until when its game server may believe in it.
     pub(super) until: Instant,
     /// The game server has sent its end.
@@ -64,7 +66,7 @@ pub(super) struct Ledger {
     invariants: Invariants,
     rows: BTreeMap<ServerId, Row>,
     /// The session that holds each profile, as the store calls it.
-    holders: BTreeMap<String, String>,
+    holders: BTreeMap<String, (String, u64)>,
     /// By game server and profile.
     pub(super) open: BTreeMap<(String, String), Open>,
     /// What each session sent, in its order.
@@ -267,16 +269,17 @@ impl Ledger {
     fn stepped(&mut self, step: &Step<'_>) {
         let now = Instant::now();
         match &step.after.lease.holder {
-            Some(holder) => self.holders.insert(step.key.to_owned(), holder.session.clone()),
+            Some(holder) => {
+                let name = (holder.session.clone(), step.after.epoch);
+                self.holders.insert(step.key.to_owned(), name)
+            }
             None => self.holders.remove(step.key),
         };
         let holder = step.before.lease.holder.as_ref();
         if let Some(before) = holder.filter(|_| step.before.holder() != step.after.holder()) {
             let of = (before.job_id.clone(), step.key.to_owned());
-            let open = self
-                .open
-                .get(&of)
-                .filter(|open| open.name.as_ref() == Some(&before.session) && !open.end_sent);
+            let name = Some((before.session.clone(), step.before.epoch));
+            let open = self.open.get(&of).filter(|open| open.name == name && !open.end_sent);
             let let_go = step.after.lease.holder.is_none() && step.before.lease.request.is_none();
             if let Some(open) = open.filter(|_| let_go) {
                 let what = format!("session {} is released, and nobody asked for it", open.label);

@@ -8,6 +8,7 @@ use std::{
 
 use profilestore::{
     ErrorKind, Result,
+    data_store::Holder,
     hosting::{Event, HostedServer},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -206,10 +207,11 @@ impl Guest {
             }
             Ok(Answer::Started(started)) => {
                 let key = started.session.key().clone();
-                let name = self.world.store.side(&key).await.lease.holder;
+                let (side, epoch) = (self.world.store.side(&key).await, started.document.epoch);
                 let job = self.job();
-                let name = name.filter(|holder| holder.job_id == job).map(|it| it.session);
-                self.plays(key.key(), started.document.epoch, player(&started.document), name);
+                let own = |holder: &Holder| holder.job_id == job && side.epoch == epoch;
+                let name = side.lease.holder.filter(own).map(|holder| (holder.session, epoch));
+                self.plays(key.key(), epoch, player(&started.document), name);
                 // What came before that is told again.
                 server.tell_again();
             }
@@ -230,7 +232,7 @@ impl Guest {
         }
     }
 
-    fn plays(&self, key: &str, epoch: u64, document: Player, name: Option<String>) {
+    fn plays(&self, key: &str, epoch: u64, document: Player, name: Option<(String, u64)>) {
         let mut state = self.state.lock();
         if state.closed_early.remove(key) {
             return;

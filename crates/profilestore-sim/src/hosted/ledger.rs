@@ -34,6 +34,9 @@ use crate::{
 /// that was about to be made, and one that arrives late.
 const SILENCE: Duration = Duration::from_secs(4 + 10 + 50);
 
+/// For how long a release may be on its way whose request has been withdrawn since.
+const WITHDRAWN: Duration = Duration::from_secs(60);
+
 /// A server's row, as its commits made it.
 struct Row {
     host: Option<HostId>,
@@ -67,6 +70,8 @@ pub(super) struct Ledger {
     rows: BTreeMap<ServerId, Row>,
     /// The session that holds each profile, as the store calls it.
     holders: BTreeMap<String, (String, u64)>,
+    /// When a request for each profile stood last.
+    asked: BTreeMap<String, Instant>,
     /// By game server and profile.
     pub(super) open: BTreeMap<(String, String), Open>,
     /// What each session sent, in its order.
@@ -90,6 +95,7 @@ impl Ledger {
             invariants: Invariants::default(),
             rows: BTreeMap::new(),
             holders: BTreeMap::new(),
+            asked: BTreeMap::new(),
             open: BTreeMap::new(),
             sent: BTreeMap::new(),
             stored: BTreeMap::new(),
@@ -275,12 +281,16 @@ impl Ledger {
             }
             None => self.holders.remove(step.key),
         };
+        if step.before.lease.request.is_some() {
+            self.asked.insert(step.key.to_owned(), now);
+        }
         let holder = step.before.lease.holder.as_ref();
         if let Some(before) = holder.filter(|_| step.before.holder() != step.after.holder()) {
             let of = (before.job_id.clone(), step.key.to_owned());
             let name = Some((before.session.clone(), step.before.epoch));
             let open = self.open.get(&of).filter(|open| open.name == name && !open.end_sent);
-            let let_go = step.after.lease.holder.is_none() && step.before.lease.request.is_none();
+            let asked = self.asked.get(step.key).is_some_and(|at| now - *at < WITHDRAWN);
+            let let_go = step.after.lease.holder.is_none() && !asked;
             if let Some(open) = open.filter(|_| let_go) {
                 let what = format!("session {} is released, and nobody asked for it", open.label);
                 return self.broken("hosting", Some(step.key), what);

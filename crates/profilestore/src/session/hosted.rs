@@ -288,8 +288,9 @@ impl Session {
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
-    /// Releases the profile as it is stored, if it is
-    /// still asked for. In the key's queue.
+    /// Releases the profile as it is stored, if it is still asked for. The game server is told
+    /// before the store is: a pong that overtook the release would make it believe longer. In the
+    /// key's queue.
     async fn release_as_stored(self: &Arc<Self>) {
         self.look_now().await;
         let Some(remote) = self.remote.as_deref().filter(|_| !self.is_over()) else { return };

@@ -29,7 +29,7 @@ use crate::{
     data_store::{Digest, KeyState, Request as Asked, Returning, StoredMessage},
     edit::request::EditRequest,
     error::{Error, ErrorKind, Result},
-    link::{hosting::Request, room::Rank},
+    link::{deadline::Unless, hosting::Request, room::Rank},
     ownership::Held,
     record::{Record, Stored},
 };
@@ -202,6 +202,10 @@ impl Session {
             return Err(Error::new(ErrorKind::Foreign, message).about(&self.key));
         };
         if !known {
+            if self.known.lock().is_overwritten_in(&state) {
+                // Another host may have stored a later save of this session, which must stay.
+                Box::pin(self.link.check_host(Unless(|| self.is_over()))).await?;
+            }
             self.note_read(state, &record, Digest::of(&bytes));
         }
         Ok(Some(record))
@@ -256,6 +260,11 @@ impl Session {
 
     /// The store has done a request before. In the key's queue.
     pub(super) async fn note_done_before(self: &Arc<Self>, state: KeyState) {
+        let is_anothers = self.known.lock().is_overwritten_in(&state);
+        // Saves would build on what another host stores.
+        if is_anothers && self.link.check_host(Unless(|| self.is_over())).await.is_err() {
+            return;
+        }
         self.known.lock().note_done_before(&state);
         self.respond(state, None).await;
     }

@@ -82,7 +82,8 @@ impl Session {
     /// Prepares anew if a document was written over the profile meanwhile: what the session has
     /// wins, and members of the document that this program does not know stay. None: there was
     /// none. Tries for as long as it is wanted, as the save itself is; that is asked between reads,
-    /// which take a call's time each at most.
+    /// which take a call's time each at most. Fails where another host may have stored a later save
+    /// of this session, which must stay.
     pub(super) async fn prepare_over_document(
         &self,
         prepared: &Prepared,
@@ -95,6 +96,7 @@ impl Session {
             }
             known.epoch
         };
+        Box::pin(self.link.check_host(Unless(|| !is_wanted()))).await?;
         let mut snapshot = prepared.snapshot.clone();
         let returning = Returning { value: true, inbox_unless: None };
         let state = loop {
@@ -422,10 +424,6 @@ impl Session {
                 "the session is over: the profile was taken, removed or overwritten",
             )
             .about(&self.key));
-        }
-        if kind == ConflictKind::Version {
-            // Another host may have stored a later save of this session, which must stay.
-            self.link.check_host(ForEver).await?;
         }
         match kind {
             ConflictKind::Version

@@ -3,6 +3,7 @@
 use profilestore::hosting::{Part, Stop};
 
 use super::*;
+use crate::world::{players, settle};
 
 #[tokio::test(start_paused = true)]
 async fn the_same_request_made_twice_takes_effect_once() {
@@ -51,6 +52,78 @@ async fn a_late_save_at_the_old_host_is_not_built_on_what_the_new_one_stored() {
     let (again, _calling) = resumed(&server, &host(&world)).await;
     let same = adopted(&again, &session).await;
     assert_eq!(same.save(request(3), player(9)).await.unwrap(), Some(2));
+    session.save(request(2), player(1)).await.unwrap_err();
+    assert_eq!(stored(&world, "p").await, (9, 2));
+    assert_eq!((server.stopped(), again.stopped()), (Some(Stop::Hosted), None));
+}
+
+/// A notice made the old host look, and it took over the new one's version without a conflict.
+#[tokio::test(start_paused = true)]
+async fn a_late_save_at_the_old_host_is_not_built_on_what_a_look_found() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let same = adopted(&again, &session).await;
+    same.save(request(3), player(9)).await.unwrap();
+    // It has the session, and looks.
+    adopted(&server, &session).await;
+    settle().await;
+    session.save(request(2), player(1)).await.unwrap_err();
+    assert_eq!(stored(&world, "p").await, (9, 2));
+    assert_eq!((server.stopped(), again.stopped()), (Some(Stop::Hosted), None));
+}
+
+/// What was refused then was that a message was gone, and not the version.
+#[tokio::test(start_paused = true)]
+async fn a_late_save_at_the_old_host_is_not_stored_when_its_message_was_processed_at_the_new_one() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    session.save(request(2), player(1)).await.unwrap();
+    let other = world.server("b").await;
+    players(&other).send_message("p", &json!("gift")).await.unwrap();
+    let Event::Message { index, .. } = server.next_event(room).await else { panic!() };
+    let with_gift = |coins| {
+        let mut save = player(coins);
+        save.processed = vec![index];
+        save
+    };
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let same = adopted(&again, &session).await;
+    same.save(request(4), with_gift(9)).await.unwrap();
+    session.save(request(3), with_gift(1)).await.unwrap_err();
+    assert_eq!(stored(&world, "p").await, (9, 3));
+    assert_eq!((server.stopped(), again.stopped()), (Some(Stop::Hosted), None));
+}
+
+/// The host in the middle had adopted the session and not read what is stored.
+#[tokio::test(start_paused = true)]
+async fn a_late_save_at_a_host_that_adopted_is_not_built_on_what_the_next_one_stored() {
+    let world = World::new();
+    let (server, _first) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let (second, _second) = resumed(&server, &host(&world)).await;
+    let late = adopted(&second, &session).await;
+    let (third, _calling) = resumed(&server, &host(&world)).await;
+    let same = adopted(&third, &session).await;
+    same.save(request(3), player(9)).await.unwrap();
+    late.save(request(2), player(1)).await.unwrap_err();
+    assert_eq!(stored(&world, "p").await, (9, 2));
+    assert_eq!((second.stopped(), third.stopped()), (Some(Stop::Hosted), None));
+}
+
+/// A request that the new host had done told the old one of its version.
+#[tokio::test(start_paused = true)]
+async fn a_late_save_at_the_old_host_is_not_built_on_a_request_that_was_done_before() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let same = adopted(&again, &session).await;
+    same.save(request(3), player(9)).await.unwrap();
+    let done = session.save(request(3), player(9)).await;
+    assert!(matches!(done, Ok(None) | Err(_)), "it was done before: {done:?}");
     session.save(request(2), player(1)).await.unwrap_err();
     assert_eq!(stored(&world, "p").await, (9, 2));
     assert_eq!((server.stopped(), again.stopped()), (Some(Stop::Hosted), None));

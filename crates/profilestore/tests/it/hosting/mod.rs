@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use profilestore::{
     ErrorKind, ProfileKey,
-    data_store::{CommitId, DataStore, Returning},
+    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning},
     hosting::{
         Adopted, Event, Host, HostParts, HostedServer, HostedSession, HostedStart, Registration,
         Request, Resume, Resumed, Save, Started,
     },
     messenger::{Messenger, NoMessenger},
+    record::Stored,
 };
 use serde_json::{Value, json, value::RawValue};
 use tokio::task::JoinHandle;
@@ -148,10 +149,39 @@ async fn stored(world: &World, name: &str) -> (i64, u64) {
     let snapshot = world.store.read(&[key(name)], Returning::ALL).await.unwrap();
     let state = &snapshot.states[0];
     let bytes = state.value.as_ref().expect("a profile");
-    let record = profilestore::record::Stored::decode(bytes).unwrap();
-    let profilestore::record::Stored::Profile(record) = record else { panic!("no profile") };
+    let Stored::Profile(record) = Stored::decode(bytes).unwrap() else { panic!("no profile") };
     let data: Value = serde_json::from_str(record.data.get()).unwrap();
     (data["coins"].as_i64().unwrap(), state.version)
+}
+
+/// Stores so many coins over a profile, and leaves it to its holder, which gets no notice.
+async fn write_over(world: &World, server: &HostedServer, name: &str, coins: i64) {
+    let (_, state) = world.store.read_one(&key(name), Returning::ALL).await.unwrap();
+    let Stored::Profile(mut record) = Stored::decode(&state.value.unwrap()).unwrap() else {
+        panic!("no profile")
+    };
+    record.data = raw(&json!({ "coins": coins }));
+    let write = Change::Write {
+        key: key(name),
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(record.encode().unwrap()),
+        user_ids: vec![],
+        cause: Cause::Set,
+        author: "a program".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    };
+    let commit = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation: server.store(),
+        from: Some(server.incarnation()),
+        changes: vec![write],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    world.store.commit_one(commit).await.unwrap();
 }
 
 fn kind<T>(result: profilestore::Result<T>) -> Option<ErrorKind> {

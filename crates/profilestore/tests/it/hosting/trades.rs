@@ -102,6 +102,28 @@ async fn a_trade_that_waits_too_long_is_called_off_and_stays_so() {
     assert_eq!(trade(4).await.unwrap(), [2, 2]);
 }
 
+/// It asked whether this still was its host until the store was back.
+#[tokio::test(start_paused = true)]
+async fn a_trade_that_met_a_document_is_answered_while_the_store_is_away() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let (one, two) = (start(&server, 1, "one").await, start(&server, 2, "two").await);
+    let [one, two] = [one.session, two.session];
+    write_over(&world, &server, "one", 99).await;
+    settle().await;
+    // The trade finds the document, and nothing after that gets through.
+    way.plan().fail(Fault::Refused, u64::MAX);
+    way.plan().spare(1);
+    let trade =
+        server.transact(request(3), parts([(&one, 3), (&two, 7)]), vec![], Some(2 * SECOND));
+    let answered = tokio::time::timeout(60 * SECOND, trade).await.expect("it is answered");
+    assert_eq!(kind(answered), Some(ErrorKind::Unknown));
+    way.plan().heal();
+    assert!(!server.outcome(request(3)).await.unwrap());
+    assert_eq!((stored(&world, "one").await, stored(&world, "two").await), ((99, 2), (0, 1)));
+}
+
 /// Finding that it was not aborted and reading what it was had a call's time each.
 #[tokio::test(start_paused = true)]
 async fn what_became_of_a_request_is_told_in_a_calls_time() {

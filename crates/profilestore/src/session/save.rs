@@ -272,7 +272,7 @@ impl Session {
         self: &Arc<Self>,
         snapshot: Snapshot,
         mut pass: Pass,
-        request: Option<Request>,
+        mut request: Option<Request>,
     ) -> Result<bool> {
         let began = self.link.env.now();
         // The session stays; the program can still mend its data.
@@ -306,8 +306,10 @@ impl Session {
                             .as_ref()
                             .filter(|state| self.known.lock().is_overwritten_in(state))
                     {
-                        // There was nothing to write until now.
+                        // There was nothing to write until now. The request is done with this, so
+                        // what follows is a commit by itself.
                         self.absorb(state.clone());
+                        request = None;
                         continue;
                     }
                     self.saved(&prepared, began).await;

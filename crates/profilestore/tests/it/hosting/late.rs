@@ -129,6 +129,20 @@ async fn a_late_save_at_the_old_host_is_not_built_on_a_request_that_was_done_bef
     assert_eq!((server.stopped(), again.stopped()), (Some(Stop::Hosted), None));
 }
 
+/// The look of the save was kept as the request, so its write was taken for done.
+#[tokio::test(start_paused = true)]
+async fn a_save_of_what_was_stored_is_written_over_a_document_that_came_since() {
+    let world = World::new();
+    let (server, _calling) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    session.save(request(2), player(5)).await.unwrap();
+    write_over(&world, &server, "p", 99).await;
+    assert_eq!(session.save(request(3), player(5)).await.unwrap(), Some(4));
+    assert_eq!(stored(&world, "p").await, (5, 4));
+    assert_eq!(session.save(request(3), player(5)).await.unwrap(), None, "it was done before");
+    assert_eq!(stored(&world, "p").await, (5, 4));
+}
+
 /// Through the same host, and through another one, which knows nothing of the first.
 #[tokio::test(start_paused = true)]
 async fn an_identity_that_comes_again_with_another_content_is_refused() {

@@ -153,8 +153,9 @@ impl Digest {
 ///   does nothing and answers Ok with [`CommitReply::already_applied`], unless it comes with
 ///   another [`Commit::fingerprint`]: that is [`ConflictKind::CommitIdReused`]. An id that was
 ///   aborted first ([`Change::Abort`]) fails with [`ConflictKind::Aborted`] for as long. A commit
-///   of nothing but [`Change::Check`]s that has no fingerprint writes nothing and is not kept; one
-///   of nothing but renewals is known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
+///   of nothing but [`Change::Check`]s and [`Change::CheckHost`]s that has no fingerprint writes
+///   nothing and is not kept; one of nothing but renewals is known until the next one of the same
+///   row and cannot be aborted ([`Change::RenewServer`]).
 /// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`],
 ///   [`StoreError::Invalid`] and [`StoreError::Replaced`] mean that nothing was applied, now or
 ///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].

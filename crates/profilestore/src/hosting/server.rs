@@ -307,8 +307,7 @@ impl HostedServer {
     }
 
     /// What has become of a save, an end or a transaction whose session is not here any more: true
-    /// when it took effect. When it did not, it never will. (A save that changed nothing leaves no
-    /// trace: it has not taken effect then.)
+    /// when it took effect, also when it changed nothing. When it did not, it never will.
     ///
     /// Fails with [`ErrorKind::RequestIdReused`] when another request took effect under its
     /// identity, and with [`ErrorKind::Unknown`] when that cannot be told now.

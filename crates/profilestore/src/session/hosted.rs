@@ -271,9 +271,8 @@ impl Session {
 
     /// Another server, or an operator, asks for the profile. In the key's queue.
     pub(super) async fn ask_for_release(self: &Arc<Self>, asked: Asked) {
-        let Some(remote) = self.remote.as_deref().filter(|remote| !remote.is_releasing()) else {
-            return;
-        };
+        let is_new = |remote: &&Remote| !remote.is_releasing_for(asked.id);
+        let Some(remote) = self.remote.as_deref().filter(is_new) else { return };
         let asked_at = self.link.env.now();
         let by = match self.order_of(asked.id.0).await {
             Some(entry) => By::Operator(entry),
@@ -283,7 +282,7 @@ impl Session {
                 written: asked.document,
             }),
         };
-        if remote.begin_release(by, asked_at) {
+        if remote.begin_release(by, asked.id, asked_at) {
             self.tell(|table| table.news(self));
             self.link.runtime.spawn(wait_for_its_end(Arc::downgrade(self)));
         }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::info::{SessionEnd, SessionInfo};
 use crate::{
     audit::{Attribution, AuditEntry},
-    data_store::StoredMessage,
+    data_store::{RequestId, StoredMessage},
     edit::Edit,
 };
 
@@ -68,6 +68,8 @@ struct State {
 
 struct Release {
     by: By,
+    /// The request of that one.
+    request: RequestId,
     asked_at: Instant,
     /// When it was told, and the last confirmation that the game server had got by then.
     told_behind: Option<Instant>,
@@ -87,12 +89,20 @@ impl Release {
 }
 
 impl Remote {
-    /// The session is to be let go. False: it is being let go already.
-    pub(super) fn begin_release(&self, by: By, asked_at: Instant) -> bool {
+    /// The session is to be let go. False: it is being let go already, in favour of this one now.
+    pub(super) fn begin_release(&self, by: By, request: RequestId, asked_at: Instant) -> bool {
         let mut state = self.0.lock();
-        let begins = state.release.is_none();
-        state.release.get_or_insert(Release { by, asked_at, told_behind: None });
-        begins
+        if let Some(release) = &mut state.release {
+            (release.by, release.request) = (by, request);
+            return false;
+        }
+        state.release = Some(Release { by, request, asked_at, told_behind: None });
+        true
+    }
+
+    /// Whether it is being let go for this request.
+    pub(super) fn is_releasing_for(&self, request: RequestId) -> bool {
+        self.0.lock().release.as_ref().is_some_and(|release| release.request == request)
     }
 
     pub(super) fn is_releasing(&self) -> bool {
@@ -184,7 +194,8 @@ mod tests {
 
     fn release(asked_at: Instant) -> Release {
         let info = SessionInfo { place_id: 0, job_id: "other".into(), written: None };
-        Release { by: By::Server(info), asked_at, told_behind: None }
+        let request = RequestId(Uuid::nil());
+        Release { by: By::Server(info), request, asked_at, told_behind: None }
     }
 
     #[test]

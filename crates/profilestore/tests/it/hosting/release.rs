@@ -117,6 +117,24 @@ async fn a_release_that_is_wanted_no_more_is_forgotten() {
     assert_eq!(asking.await.unwrap().unwrap().read(|data| data.coins), 3);
 }
 
+/// The operator had given up, and the release was in favour of another server.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_let_go_for_a_server_was_not_ended_by_the_operator_who_asked_before() {
+    let world = World::new();
+    let (server, _calling) = hosted(&host(&world), "a").await;
+    start(&server, 1, "p").await;
+    let (desk, other) = (world.server("desk").await, world.server("b").await);
+    let ann = desk.operator(Attribution::new("ann").because("ticket 17"));
+    ann.end_session(&key("p"), false, SECOND).await.unwrap_err();
+    let Event::Release { by, deadline, .. } = server.next_event(room).await else { panic!() };
+    assert!(matches!(by, By::Operator(_)), "{by:?}");
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    let Event::Closed { why, .. } = server.next_event(room).await else { panic!() };
+    assert_eq!(why, SessionEnd::External);
+    assert!(Instant::now() >= deadline, "it had its time all the same");
+    asking.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_game_server_is_told_which_operator_wants_the_profile_let_go() {
     let world = World::new();

@@ -12,6 +12,7 @@
 use std::sync::{Arc, Weak, atomic::Ordering::Relaxed};
 
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::{
     Session,
@@ -288,6 +289,12 @@ impl Session {
         }
     }
 
+    /// When the time of the game server's answer is over, if it is to let go.
+    fn release_deadline(&self) -> Option<Instant> {
+        let hosting = self.link.hosting.as_ref().filter(|h| h.stopped().is_none())?;
+        self.remote.as_deref()?.deadline(hosting.told())
+    }
+
     /// The time of the game server's answer is over.
     fn queue_release(self: &Arc<Self>) {
         let session = self.clone();
@@ -305,6 +312,11 @@ impl Session {
         let Some(end) = remote.end_of_release() else { return };
         if self.known.lock().lease.request().is_none() {
             return remote.forget_release();
+        }
+        if self.release_deadline().is_some_and(|deadline| self.link.env.now() < deadline) {
+            // It has come back meanwhile, and was told anew.
+            self.link.runtime.spawn(wait_for_its_end(Arc::downgrade(self)));
+            return;
         }
         match self.begin_and_close(&end) {
             Ok(Some(last)) => match self.release_and_be_over(last).await {
@@ -343,10 +355,8 @@ impl Session {
 async fn wait_for_its_end(session: Weak<Session>) {
     loop {
         let Some(session) = session.upgrade().filter(|session| !session.is_over()) else { return };
+        let Some(deadline) = session.release_deadline() else { return };
         let link = session.link.clone();
-        let Some(hosting) = link.hosting.as_ref().filter(|h| h.stopped().is_none()) else { return };
-        let deadline = session.remote.as_deref().and_then(|remote| remote.deadline(hosting.told()));
-        let Some(deadline) = deadline else { return };
         if link.env.now() >= deadline {
             return session.queue_release();
         }

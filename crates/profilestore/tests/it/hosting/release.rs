@@ -117,6 +117,49 @@ async fn a_release_that_is_wanted_no_more_is_forgotten() {
     assert_eq!(asking.await.unwrap().unwrap().read(|data| data.coins), 3);
 }
 
+/// It came back, and was told again, while the last look was on its way.
+#[tokio::test(start_paused = true)]
+async fn a_game_server_that_is_told_again_at_the_deadline_has_its_time() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let other = world.server("b").await;
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    let Event::Release { deadline, .. } = server.next_event(room).await else { panic!() };
+    tokio::time::sleep_until(deadline - SECOND / 10).await;
+    // The look takes a second.
+    way.plan().slow(SECOND);
+    tokio::time::sleep_until(deadline + SECOND / 2).await;
+    way.plan().slow(Duration::ZERO);
+    server.tell_again();
+    let Event::Release { deadline, .. } = server.next_event(room).await else { panic!() };
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(!session.is_over() && Instant::now() < deadline);
+    session.end(request(2), Some(player(7))).await.unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().read(|data| data.coins), 7);
+}
+
+/// A pong that overtook the release made it believe longer than that.
+#[tokio::test(start_paused = true)]
+async fn a_game_server_is_told_of_its_closed_session_before_the_store_releases_it() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    start(&server, 1, "p").await;
+    let other = world.server("b").await;
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    let Event::Release { deadline, .. } = server.next_event(room).await else { panic!() };
+    // The last look is answered a second after the deadline, the release applied half a one later.
+    tokio::time::sleep_until(deadline - SECOND / 10).await;
+    way.plan().slow(SECOND);
+    tokio::time::sleep_until(deadline + SECOND * 6 / 5).await;
+    assert!(matches!(told(&server)[..], [Event::Closed { why: SessionEnd::External, .. }]));
+    let state = world.store.read(&[key("p")], Returning::HEAD).await.unwrap().states.remove(0);
+    assert_eq!(state.lease.holder.unwrap().job_id, "a");
+    asking.await.unwrap().unwrap();
+}
+
 /// The operator had given up, and the release was in favour of another server.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_let_go_for_a_server_was_not_ended_by_the_operator_who_asked_before() {

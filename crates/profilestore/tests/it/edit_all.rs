@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use profilestore::{
     Attribution, Edit, Error, ErrorKind, GameServer, Operator, Profile, ProfileKey,
-    audit::{AuditOutcome, AuditQuery, audit_entries},
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{
         Cause, Change, Commit, CommitId, DataStore as _, DataStoreExt as _, NewValue, Returning,
         fault::LineState,
@@ -456,4 +456,27 @@ async fn the_undoing_of_an_edit_of_many_leaves_an_edit_of_one_under_its_key_alon
     let report = run(&server, &undo).await.unwrap();
     assert_eq!((report.done, report.refused.len()), (2, 0));
     assert_eq!((coins(&server, &name(0)).await, coins(&server, &name(1)).await), (5, 0));
+}
+
+/// They were taken for edits of one that had come under its key: nothing was undone.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_is_made_of_edits_of_one_is_undone() {
+    let world = World::new();
+    let server = world.server("A").await;
+    let operation = world.env.uuid();
+    // As where places of many profiles are put back.
+    let own = AuditEntry::new(operation, "put back", Vec::new(), Attribution::new("ann"));
+    own.book(&world.store, &world.env, 0).await.unwrap();
+    let minute = Duration::from_secs(60);
+    for n in 0..3 {
+        open(&server, &name(n)).await.end_session().await.unwrap();
+        let key = ProfileKey::new("PlayerData", "global", &name(n)).unwrap();
+        ann(&server).edit_as(operation, &key, &more_coins(5), minute).await.unwrap();
+    }
+    let undo = BulkEdit::undo(world.env.uuid(), operation);
+    let report = run(&server, &undo).await.unwrap();
+    assert_eq!((report.done, report.refused.len()), (3, 0));
+    for n in 0..3 {
+        assert_eq!(coins(&server, &name(n)).await, 0, "{n}");
+    }
 }

@@ -302,9 +302,10 @@ impl Session {
                         return Ok(false);
                     }
                     if prepared.write.is_none()
-                        && let Some(state) = state
-                            .as_ref()
-                            .filter(|state| self.known.lock().is_overwritten_in(state))
+                        && let Some(state) = state.as_ref().filter(|state| {
+                            self.held(state) != Held::Lost
+                                && self.known.lock().is_overwritten_in(state)
+                        })
                     {
                         // There was nothing to write until now. The request is done with this, so
                         // what follows is a commit by itself.

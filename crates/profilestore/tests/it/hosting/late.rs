@@ -143,6 +143,36 @@ async fn a_save_of_what_was_stored_is_written_over_a_document_that_came_since() 
     assert_eq!(stored(&world, "p").await, (5, 4));
 }
 
+/// Its dead row names the old host for ever, while the game server goes on under another one.
+#[tokio::test(start_paused = true)]
+async fn a_late_save_for_a_dead_row_is_not_stored_over_what_came_since_though_nothing_in_it_is_new()
+{
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    session.save(request(2), player(1)).await.unwrap();
+    let (_, rows) = world.store.servers().await.unwrap();
+    let row = rows.iter().find(|row| row.id == server.incarnation()).unwrap();
+    let dead = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation: server.store(),
+        from: None,
+        changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    world.store.commit_one(dead).await.unwrap();
+    let resumed = host(&world).resume(resume_of(&server)).await.unwrap();
+    let Resumed::Anew(again) = resumed else { panic!("{resumed:?}") };
+    let _calling = Calling::new(&again);
+    let same = adopted(&again, &session).await;
+    same.save(request(4), player(9)).await.unwrap();
+    let _ = session.save(request(3), player(1)).await;
+    settle().await;
+    assert_eq!(stored(&world, "p").await, (9, 3));
+    assert!(!same.is_over());
+}
+
 /// Through the same host, and through another one, which knows nothing of the first.
 #[tokio::test(start_paused = true)]
 async fn an_identity_that_comes_again_with_another_content_is_refused() {

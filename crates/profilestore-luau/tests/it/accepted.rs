@@ -28,6 +28,7 @@ fn hostile() -> Vec<String> {
         r#"null true 0 -0 -0.0 0.1 1e308 1e309 -1e400 1e-400 5e-324 1E5 1.50 2.0 [] {} [[],{}] [null] [1,null,3,null] {"a":null}
         9007199254740993 9223372036854775807 9223372036854775808 -9223372036854775808 -9223372036854775809
         18446744073709551615 18446744073709551616 123456789012345678901234567890 0.12345678901234567890 [76561198000000001,1]
+        [9007199254740993,9007199254740992] {"a":9223372036854775807,"b":9223372036854775808} [-9223372036854775808,-9223372036854775807]
         "\ud800" "\udc00\ud800" "\ud83d\ude00" "\u0000" "\u0001\u001f\u007f" "😀ä" {"\ud800":1} {"a":1,"a":1} {"a":1,"\u0061":2}
         {"":{"":0}} {"a/b":{"~":1}} {"1":{"2":[]}} {"$serde_json::private::RawValue":"1"} {"Data":{},"MetaData":{}}
         {"m":null,"t":"buffer","base64":"aGk="} {"t":"buffer","base64":"aGk="} {"m":null,"t":"buffer","base64":"aGk=","n":1}"#
@@ -72,7 +73,11 @@ impl Dice {
                 self.below(9)
             ),
             8 | 9 => {
-                let items: Vec<_> = (0..self.below(5)).map(|_| self.json(depth - 1)).collect();
+                let mut items: Vec<_> = (0..self.below(5)).map(|_| self.json(depth - 1)).collect();
+                if self.below(4) == 0 {
+                    // Most of these are the same number to a script.
+                    items.extend([bits as i64, (bits as i64) ^ 1].map(|n| n.to_string()));
+                }
                 format!("[{}]", items.join(","))
             }
             _ => {

@@ -59,7 +59,7 @@ pub(super) fn write(out: &mut Vec<u8>, double: f64) {
 }
 
 /// The same as a text.
-fn written(double: f64) -> String {
+pub(super) fn written(double: f64) -> String {
     let mut out = Vec::new();
     write(&mut out, double);
     String::from_utf8(out).expect("numbers are text")

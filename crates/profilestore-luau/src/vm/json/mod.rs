@@ -170,6 +170,32 @@ mod tests {
         assert_eq!(edited, r#"{"id":76561198000000064,"ids":[76561198000000099],"n":2}"#);
     }
 
+    /// The second of them became the first at the next save, though the script had left both alone.
+    #[test]
+    fn a_number_is_not_taken_for_another_one_that_is_the_same_to_a_script() {
+        for text in [
+            r#"{"a":9007199254740993,"b":9007199254740992,"c":[9007199254740992,9007199254740993]}"#,
+            r#"{"a":-9223372036854775808,"b":-9223372036854775807,"c":[-9223372036854775808]}"#,
+            r#"{"y":9223372036854775808,"z":9223372036854775807}"#,
+            "[76561198000000000,76561198000000001,76561198000000002,76561198000000000]",
+        ] {
+            assert_eq!(after("", text), text);
+        }
+        let text = r#"{"a":9e18,"b":9000000000000000001,"n":1}"#;
+        let edited = after("data.n += 1", text);
+        assert_eq!(edited, r#"{"a":9000000000000000000,"b":9000000000000000001,"n":2}"#);
+        let edited = after("data.b = nil data.n = data.a", text);
+        assert_eq!(edited, r#"{"a":9000000000000000000,"n":9000000000000000000}"#);
+    }
+
+    /// It was written as what had been there before, which is the same double.
+    #[test]
+    fn an_integer_that_a_script_puts_in_the_place_of_a_number_is_written_to_the_digit() {
+        let put = "data.a = integer.fromstring('76561198000000002')";
+        let edited = after(put, r#"{"a":76561198000000001}"#);
+        assert_eq!(edited, r#"{"a":76561198000000002}"#);
+    }
+
     #[test]
     fn null_and_an_empty_object_stay_until_the_script_puts_something_there() {
         let text = r#"{"a":null,"b":[1,null,3],"c":{},"d":{},"e":[null]}"#;

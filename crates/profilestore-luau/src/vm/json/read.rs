@@ -1,6 +1,6 @@
 //! Reads JSON as values.
 
-use std::{borrow::Cow, fmt, mem};
+use std::{borrow::Cow, collections::BTreeSet, fmt, mem};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mlua::{Either, Lua, LuaString, Table, Value};
@@ -97,6 +97,32 @@ impl<'t> Reader<'_, 't> {
     fn note<E: serde::de::Error>(self, table: &Table, key: &Value, text: &str) -> Result<(), E> {
         notes::note(self.lua, table, key, text).map_err(E::custom)
     }
+
+    /// Notes the numbers of a table that are the same to a script as one of those that are about to
+    /// be noted. They would be taken for it when the table is written.
+    fn note_alike<E: serde::de::Error>(
+        self,
+        table: &Table,
+        texts: impl Iterator<Item = &'t str>,
+    ) -> Result<(), E> {
+        let doubles = texts.filter(|text| *text != notes::NULL).map(str::parse::<f64>);
+        let doubles: BTreeSet<u64> = doubles.flatten().map(f64::to_bits).collect();
+        if doubles.is_empty() {
+            return Ok(());
+        }
+        for pair in table.pairs::<Value, Value>() {
+            let (key, value) = pair.map_err(E::custom)?;
+            let double = match value {
+                Value::Number(double) => double,
+                Value::Integer(whole) => whole as f64,
+                _ => continue,
+            };
+            if doubles.contains(&double.to_bits()) {
+                self.note::<E>(table, &key, &exact::written(double))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The text of a member's name.
@@ -173,6 +199,7 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
             }
         }
         let table = table.map_or_else(|| self.list(items), Ok).map_err(A::Error::custom)?;
+        self.note_alike::<A::Error>(&table, noted.iter().map(|(_, text)| *text))?;
         for (index, text) in noted {
             self.note::<A::Error>(&table, &Value::Number(index as f64), text)?;
         }
@@ -215,6 +242,7 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
         }
         let table = table.map_or_else(|| self.lua.create_table_from(members), Ok);
         let table = table.map_err(A::Error::custom)?;
+        self.note_alike::<A::Error>(&table, noted.iter().map(|(_, text)| *text))?;
         for (name, text) in noted {
             let key = Value::String(self.lua.create_string(&*name).map_err(A::Error::custom)?);
             // A later member of this name may have a value.

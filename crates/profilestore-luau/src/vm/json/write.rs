@@ -193,12 +193,8 @@ impl Writer<'_> {
 
     /// A value of a table, about which `notes` may know more than the script.
     fn member(&mut self, notes: Option<&Table>, at: Step, value: &Value) -> Result<(), Problem> {
-        let double = match value {
-            Value::Number(double) => Some(*double),
-            Value::Integer(whole) => Some(*whole as f64),
-            _ => None,
-        };
-        if let (Some(notes), Some(double)) = (notes, double)
+        if let Some(notes) = notes
+            && let Some(double) = double_of(value)
             && let Some(text) = self.noted(notes, at, double)
         {
             let text = text.to_str().map_err(engine)?;
@@ -445,6 +441,17 @@ impl Writer<'_> {
             }
         }
         text
+    }
+}
+
+/// The double that a number is. None for one of Luau's 64-bit integers that no double is.
+fn double_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(double) => Some(*double),
+        Value::Integer(whole) => {
+            Some(*whole as f64).filter(|double| exact::written(*double) == whole.to_string())
+        }
+        _ => None,
     }
 }
 

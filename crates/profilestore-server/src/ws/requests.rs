@@ -110,9 +110,12 @@ impl Desk {
             return self.guest.refuse(i, &problem);
         }
         let processed = saving.processed.clone();
-        let Some(save) = saving.save() else {
-            let problem = Problem::invalid("a save has the whole document in `data`");
-            return self.guest.refuse(i, &problem);
+        let save = saving.save().and_then(|save| {
+            save.ok_or_else(|| Problem::invalid("a save has the whole document in `data`"))
+        });
+        let save = match save {
+            Ok(save) => save,
+            Err(problem) => return self.guest.refuse(i, &problem),
         };
         let Some(session) = self.session(s) else {
             let desk = self.clone();
@@ -154,7 +157,11 @@ impl Desk {
             });
             return;
         };
-        let ended = session.end(request, ending.save());
+        let last = match ending.save() {
+            Ok(last) => last,
+            Err(problem) => return self.guest.refuse(i, &problem),
+        };
+        let ended = session.end(request, last);
         let desk = self.clone();
         tokio::spawn(async move {
             match ended.await {
@@ -259,7 +266,7 @@ impl Desk {
             let (s, n) = (part.s, part.n);
             let session = self.session(s).ok_or(Unready::Gone)?;
             self.guest.number_grows(i, s, n).map_err(Unready::Wrong)?;
-            let save = part.save().ok_or_else(|| {
+            let save = part.save().map_err(Unready::Wrong)?.ok_or_else(|| {
                 let detail = format!("nothing was staged for the part: s=`{s}` n=`{n}`");
                 Unready::Wrong(Problem::invalid(detail))
             })?;

@@ -78,6 +78,54 @@ async fn why_a_game_server_refused_an_edit_is_kept_in_2000_bytes() {
     assert_eq!(answer.json()["detail"].as_str().unwrap().matches('é').count(), 1000);
 }
 
+/// A number beyond 64 bits was rounded, and of two members of one name the first was dropped.
+#[tokio::test]
+async fn tags_and_metadata_that_would_not_stay_as_they_are_written_are_refused() {
+    const MARK: &str = r#"{"mark":{"$serde_json::private::RawValue":"1"}}"#;
+    let served = Served::start().await;
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    game.start(1, "player").await;
+    let mut n = 0;
+    for member in ["tags", "metadata"] {
+        for (text, place) in [
+            (r#"{"a":1,"a":2}"#, "/a"),
+            (r#"{"list":[18446744073709551616]}"#, "/list/0"),
+            (r#"{"far":1e400}"#, "/far"),
+            (r#"{"half":"\ud800"}"#, "/half"),
+            (MARK, "/mark/$serde_json::private::RawValue"),
+        ] {
+            n += 1;
+            let i = game.number();
+            let head = format!(r#"{{"save":{{"i":{i},"s":1,"n":{n},"data":{{"coins":9}}"#);
+            game.send_text(format!(r#"{head},"{member}":{text}}}}}"#)).await;
+            let refused = game.answer(i).await;
+            let problem = &refused["error"]["problem"];
+            assert_eq!(problem["kind"], "invalid", "{refused}");
+            assert_eq!(problem["path"], format!("/{member}{place}"), "{refused}");
+        }
+        n += 1;
+        let i = game.number();
+        let mut save = json!({ "i": i, "s": 1, "n": n, "data": {} });
+        save[member] = json!([]);
+        game.send(json!({ "save": save })).await;
+        let refused = game.answer(i).await;
+        assert_eq!(refused["error"]["problem"]["kind"], "invalid", "{refused}");
+    }
+    // The session goes on, and what can be stored stays to the digit.
+    let kept = json!({ "least": i64::MIN, "most": u64::MAX, "zero": -0.0, "none": null });
+    let i = game.number();
+    game.send(json!({ "save": {
+        "i": i, "s": 1, "n": n + 1, "data": { "coins": 1 }, "tags": kept, "metadata": kept,
+    } }))
+    .await;
+    assert!(game.answer(i).await["saved"].is_object());
+    let stored = served.admin().get("/v1/stores/PlayerData/profiles/player").await.is(200);
+    assert_eq!(stored["data"], json!({ "coins": 1 }));
+    for member in ["tags", "metadata"] {
+        assert_eq!(stored[member].to_string(), kept.to_string(), "{stored}");
+    }
+}
+
 /// Each was answered into memory, without bound: some 100 MB a second.
 #[tokio::test]
 async fn answers_to_the_pings_of_a_client_that_does_not_read_are_bounded() {

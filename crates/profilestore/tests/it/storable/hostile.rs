@@ -1,71 +1,18 @@
 //! Hostile JSON at every entrance: what is accepted stays whole.
 
+use profilestore::operator::Expected;
+use profilestore_testbed::{any_json, hostile_json};
+
 use super::*;
 
-/// JSON that stores, parsers and games stumble over.
-fn hostile() -> Vec<String> {
-    let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
-    let objects = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
-    let mut texts: Vec<String> = [
-        "null",
-        "true",
-        "0",
-        "-0",
-        "-0.0",
-        "0.1",
-        "1e308",
-        "1e309",
-        "-1e400",
-        "1e-400",
-        "5e-324",
-        "1E5",
-        "1.50",
-        "2.0",
-        "9007199254740993",
-        "9223372036854775807",
-        "9223372036854775808",
-        "-9223372036854775808",
-        "-9223372036854775809",
-        "18446744073709551615",
-        "18446744073709551616",
-        "123456789012345678901234567890",
-        "0.12345678901234567890",
-        "[9007199254740993,9007199254740992]",
-        r#""\ud800""#,
-        r#""\udc00\ud800""#,
-        r#""\ud83d\ude00""#,
-        r#""\u0000""#,
-        r#""\u0001\u001f\u007f""#,
-        r#""😀ä""#,
-        r#"{"\ud800":1}"#,
-        r#"{"a":1,"a":1}"#,
-        r#"{"a":1,"\u0061":2}"#,
-        r#"{"":{"":0}}"#,
-        r#"{"a/b":{"~":1}}"#,
-        "[]",
-        "{}",
-        "[[],{}]",
-        r#"{"$serde_json::private::RawValue":"1"}"#,
-        r#"{"Data":{},"MetaData":{}}"#,
-        r#"{"m":null,"t":"buffer","base64":"aGk="}"#,
-    ]
-    .map(str::to_owned)
-    .into();
-    for depth in [1, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 126, 127, 128, 5000] {
-        texts.extend([nested(depth), objects(depth)]);
-    }
-    texts.extend(
-        [4 << 20, (4 << 20) - 20, 200 << 10, 300 << 10]
-            .map(|bytes| format!("\"{}\"", "x".repeat(bytes))),
-    );
-    texts
-}
+const WAYS: [&str; 9] =
+    ["import", "data store", "save", "transaction", "set", "put", "edit", "message", "gift"];
 
 /// What becomes of a value at each way in: the store that holds it, or that it was refused.
 async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore>)> {
     let mut ways = Vec::new();
     let parsed = serde_json::from_str::<serde_json::Value>(text).ok();
-    for way in ["import", "data store", "save", "set", "edit", "message"] {
+    for way in WAYS {
         let store = MemoryStore::new(env.clone());
         let server = GameServer::builder(store.clone()).env(env.clone()).start().await.unwrap();
         let players = server
@@ -104,6 +51,18 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
                 }
                 profile.save().await.is_ok()
             }
+            "transaction" => {
+                let profile = begin().await;
+                let Some(value) = parsed.clone() else { continue };
+                let own = profile.clone();
+                let edit = server.transaction().with(&profile);
+                edit.run(move |tx| tx.edit(&own, |data| data["v"] = value)).await.is_ok()
+            }
+            "put" => {
+                let data = raw(&data_with(text));
+                let put = server.operator(Attribution::new("ann"));
+                put.put(&key, Expected::Absent, &data).await.is_ok()
+            }
             "set" => {
                 begin().await.end_session().await.unwrap();
                 let mut view = players.get("p").await.unwrap().unwrap();
@@ -124,7 +83,16 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
                 }
             }
             _ => {
-                if players.send_message("p", &raw(text)).await.is_ok() {
+                let message = raw(text);
+                let is_sent = if way == "gift" {
+                    let giver = players.start_session("giver").await.unwrap();
+                    let to = players.clone();
+                    let gift = server.transaction().with(&giver);
+                    gift.run(move |tx| tx.gift(&to, "p", &message)).await.is_ok()
+                } else {
+                    players.send_message("p", &message).await.is_ok()
+                };
+                if is_sent {
                     let profile = begin().await;
                     profile.message_handler(|data, message| {
                         data["v"] = message.parse().unwrap();
@@ -198,7 +166,7 @@ async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
 async fn what_any_way_in_accepts_is_opened_edited_exported_imported_and_checked_alike() {
     let env = crate::world::env();
     let (mut accepted, mut refused) = (0, 0);
-    for text in hostile() {
+    for text in hostile_json(MAX_DEPTH) {
         for (way, store) in ways_in(&text, &env).await {
             match store {
                 Some(store) => {
@@ -211,30 +179,6 @@ async fn what_any_way_in_accepts_is_opened_edited_exported_imported_and_checked_
     }
     println!("{accepted} accepted, {refused} refused");
     assert!(accepted > 100 && refused > 50, "{accepted} accepted, {refused} refused");
-}
-
-fn any_json() -> impl Strategy<Value = String> {
-    let leaf = prop_oneof![
-        any::<i64>().prop_map(|n| n.to_string()),
-        any::<u64>().prop_map(|n| n.to_string()),
-        any::<i128>().prop_map(|n| n.to_string()),
-        any::<f64>().prop_filter("JSON has none", |n| n.is_finite()).prop_map(|n| format!("{n:?}")),
-        "-?[1-9][0-9]{0,22}(\\.[0-9]{1,20})?(e-?[0-9]{1,3})?",
-        "\"([a-z]|\\\\u[0-9a-f]{4}|\\\\u0000|é|😀){0,6}\"",
-    ];
-    leaf.prop_recursive(5, 30, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4)
-                .prop_map(|items| format!("[{}]", items.join(","))),
-            prop::collection::vec(("[ab/~]{0,2}", inner), 0..4).prop_map(|members| {
-                let members: Vec<String> = members
-                    .into_iter()
-                    .map(|(name, value)| format!("\"{name}\":{value}"))
-                    .collect();
-                format!("{{{}}}", members.join(","))
-            }),
-        ]
-    })
 }
 
 /// The same for random JSON: `PROFILESTORE_STORABLE_CASES` says how much of it, 48 otherwise. A

@@ -1,5 +1,6 @@
 //! The server over real sockets, on real stores.
 
+mod accepted;
 mod back;
 mod bulk;
 mod client;

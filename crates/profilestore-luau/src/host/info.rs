@@ -61,7 +61,7 @@ pub(crate) fn messages(
 /// A message's payload, a value of its own, or why it cannot be read.
 pub(crate) fn payload(lua: &Lua, message: &StoredMessage) -> Result<Value, String> {
     let text = std::str::from_utf8(&message.payload).map_err(|error| error.to_string());
-    let read = text.and_then(|text| json::decode(lua, text));
+    let read = text.and_then(|text| json::decode_stored(lua, text));
     read.map_err(|error| {
         format!("message {} cannot be read and stays in the inbox: {error}", message.index)
     })

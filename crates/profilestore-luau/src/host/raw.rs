@@ -77,7 +77,7 @@ impl Raw {
 
     /// A table of its own.
     pub(crate) fn table(&self, lua: &Lua) -> mlua::Result<Value> {
-        json::decode(lua, &self.json).map_err(mlua::Error::RuntimeError)
+        json::decode_stored(lua, &self.json).map_err(mlua::Error::RuntimeError)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     Host, Told, info,
     raw::{Handed, Raw, kept, table_of},
 };
-use crate::vm::{Failed, Vm, json};
+use crate::vm::{Failed, Vm, error_text, json};
 
 /// A session as modules have it.
 pub(crate) struct LuaSession {
@@ -173,7 +173,7 @@ fn handed(
     }
     let is_asked_for = matches!(values.get(IS_ASKED_FOR), Some(Value::Boolean(true)));
     let data = values.front().and_then(Value::as_table).filter(|_| is_asked_for).cloned();
-    let handed = Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?;
+    let handed = Handed::from_lua_multi(values, lua).map_err(|error| error_text(&error))?;
     let (kept, is_plain) = kept(lua, handed, Some(&profile.data()))?;
     let copy = data.filter(|_| is_plain).and_then(|data| json::copy_of(lua, &data));
     *at_hand.copy.lock() = kept.data.clone().zip(copy);
@@ -294,7 +294,7 @@ fn install_contents(vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set(
         "session_info",
         vm.prompt(|lua, session: Own| {
-            session_info(lua, &session).map_err(|error| error.to_string())
+            session_info(lua, &session).map_err(|error| error_text(&error))
         })?,
     )?;
     // (session) -> place_id, job_id of the server that had taken the profile when the session was
@@ -306,27 +306,27 @@ fn install_contents(vm: &Vm, table: &Table) -> Result<(), Failed> {
             by.map(|by| info::holder(lua, &by))
                 .transpose()
                 .map(Option::unzip)
-                .map_err(|error| error.to_string())
+                .map_err(|error| error_text(&error))
         })?,
     )?;
     // (session) -> fresh tables
     table.set(
         "data",
         vm.prompt(|lua, session: Own| {
-            session.profile.data().table(lua).map_err(|error| error.to_string())
+            session.profile.data().table(lua).map_err(|error| error_text(&error))
         })?,
     )?;
     table.set(
         "saved_data",
         vm.prompt(|lua, session: Own| {
             let saved = session.profile.last_saved_data();
-            session.at_hand.table_of(lua, &saved).map_err(|error| error.to_string())
+            session.at_hand.table_of(lua, &saved).map_err(|error| error_text(&error))
         })?,
     )?;
     table.set(
         "saved_meta_tags",
         vm.prompt(|lua, session: Own| {
-            table_of(lua, &session.profile.saved_meta_tags()).map_err(|error| error.to_string())
+            table_of(lua, &session.profile.saved_meta_tags()).map_err(|error| error_text(&error))
         })?,
     )?;
     // (session) -> DataStoreKeyInfo
@@ -346,7 +346,7 @@ fn install_messages(vm: &Vm, table: &Table) -> Result<(), Failed> {
         vm.prompt(|lua, (session, above, with_payload): (Own, Option<u64>, Option<bool>)| {
             let waiting = session.profile.waiting_messages();
             info::messages(lua, &waiting, above, with_payload.unwrap_or(false))
-                .map_err(|error| error.to_string())
+                .map_err(|error| error_text(&error))
         })?,
     )?;
     // (session, index) -> a fresh value, why it cannot be read, whether the message is there. The

@@ -10,7 +10,7 @@ use super::{
     Told, info,
     raw::{Handed, Raw, kept, table_of},
 };
-use crate::vm::{Failed, Vm, json, whole};
+use crate::vm::{Failed, Vm, error_text, json, whole};
 
 /// A read profile as modules have it.
 pub(crate) struct LuaView(Arc<Mutex<ReadProfile<Raw>>>);
@@ -42,14 +42,14 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set(
         "view_info",
         vm.prompt(|lua, view: Own| {
-            view_info(lua, &view.0.lock()).map_err(|error| error.to_string())
+            view_info(lua, &view.0.lock()).map_err(|error| error_text(&error))
         })?,
     )?;
     // (view) -> a fresh table
     table.set(
         "view_data",
         vm.prompt(|lua, view: Own| {
-            view.0.lock().data.table(lua).map_err(|error| error.to_string())
+            view.0.lock().data.table(lua).map_err(|error| error_text(&error))
         })?,
     )?;
     // (view) -> DataStoreKeyInfo, or nil when the key holds only messages
@@ -62,7 +62,7 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
         "view_messages",
         vm.prompt(|lua, view: Own| {
             info::messages(lua, view.0.lock().waiting_messages(), None, true)
-                .map_err(|error| error.to_string())
+                .map_err(|error| error_text(&error))
         })?,
     )?;
 

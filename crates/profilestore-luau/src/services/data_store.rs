@@ -61,11 +61,17 @@ impl IntoLuaMulti for Read {
     fn into_lua_multi(self, lua: &Lua) -> mlua::Result<MultiValue> {
         let Some(info) = self.info else { return (Value::Nil, Value::Nil).into_lua_multi(lua) };
         let value = match self.value {
-            Some(value) => json::decode(lua, value.get()).map_err(mlua::Error::RuntimeError)?,
+            Some(value) => json::decode_stored(lua, value.get()).map_err(unreadable)?,
             None => Value::Nil,
         };
         (value, LuaKeyInfo(info)).into_lua_multi(lua)
     }
+}
+
+/// What is stored cannot be given to a script.
+fn unreadable(why: String) -> mlua::Error {
+    let code = Code::CantParseResponse.number();
+    mlua::Error::RuntimeError(format!("{code}: what is stored cannot be read: {why}"))
 }
 
 /// The code and what follows it, as scripts know errors.

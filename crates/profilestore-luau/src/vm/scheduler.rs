@@ -388,14 +388,15 @@ pub(crate) async fn next_frame(scheduler: &Weak<Scheduler>) {
     }
 }
 
-/// (true, values...) or (false, message), as threads.luau takes them.
+/// (true, values...) or (false, message), as threads.luau takes them. So is an answer of which no
+/// values can be made.
 pub(crate) fn answer_values<T: IntoLuaMulti>(
     lua: &Lua,
     answer: Answer<T>,
 ) -> mlua::Result<MultiValue> {
-    match answer {
-        Ok(values) => {
-            let mut values = values.into_lua_multi(lua)?;
+    let made = |answer: T| answer.into_lua_multi(lua).map_err(|error| error_text(&error));
+    match answer.and_then(made) {
+        Ok(mut values) => {
             values.push_front(Value::Boolean(true));
             Ok(values)
         }

@@ -153,48 +153,81 @@ fn a_raw_data_store_and_a_message_keep_numbers_too() {
     );
 }
 
+/// Stores a profile with a text that is no Unicode (half of a surrogate pair), as an earlier version
+/// of the library would have.
+async fn store_half_of_a_character(server: GameServer, store: Arc<dyn DataStore>, env: Env) {
+    store_data(server, "P", json!({})).await;
+    let key = ProfileKey::new("P", "global", "k").expect("a key");
+    let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("it is there");
+    let value = [b"\x01\x00".as_slice(), br#"{"created":1,"data":{"name":"\ud800"}}"#].concat();
+    let write = Change::Write {
+        key,
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(value.into()),
+        user_ids: Vec::new(),
+        cause: Cause::Save,
+        author: "earlier".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    };
+    commit(&store, &env, write).await;
+}
+
 #[test]
 fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
     for module in ["ProfileStore", "ProfileService"] {
-        // A text that is no Unicode (half of a surrogate pair), as an earlier version of the
-        // library would have stored it.
-        let first = |server: GameServer, store: Arc<dyn DataStore>, env: Env| async move {
-            store_data(server, "P", json!({})).await;
-            let key = ProfileKey::new("P", "global", "k").expect("a key");
-            let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("it is there");
-            let value =
-                [b"\x01\x00".as_slice(), br#"{"created":1,"data":{"name":"\ud800"}}"#].concat();
-            let write = Change::Write {
-                key,
-                epoch: state.epoch,
-                version: state.version,
-                value: NewValue::Bytes(value.into()),
-                user_ids: Vec::new(),
-                cause: Cause::Save,
-                author: "earlier".into(),
-                keep_previous: false,
-                seal: false,
-                imported: None,
-            };
-            commit(&store, &env, write).await;
-        };
         let source = if module == "ProfileStore" {
             "local ProfileStore = require('ProfileStore')
             local errors = 0
-            ProfileStore.OnError:Connect(function(_, name, key) assert(name == 'P' and key == 'k') errors += 1 end)
+            ProfileStore.OnError:Connect(function(message, name, key)
+                assert(name == 'P' and key == 'k')
+                assert(string.find(message, 'the profile cannot be read: at `/name`: ', 1, true), message)
+                errors += 1
+            end)
             local store = ProfileStore.New('P', {})
             assert(store:StartSessionAsync('k') == nil and store:StartSessionAsync('k') == nil and store:GetAsync('k') == nil)
             assert(errors == 3, errors)"
         } else {
             "local ProfileService = require('ProfileService')
             local errors = 0
-            ProfileService.IssueSignal:Connect(function(_, name, key) assert(name == 'P' and key == 'k') errors += 1 end)
+            ProfileService.IssueSignal:Connect(function(message, name, key)
+                assert(name == 'P' and key == 'k')
+                assert(string.find(message, 'the profile cannot be read: at `/name`: ', 1, true), message)
+                errors += 1
+            end)
             local store = ProfileService.GetProfileStore('P', {})
             assert(store:LoadProfileAsync('k') == nil and store:LoadProfileAsync('k') == nil and store:ViewProfileAsync('k') == nil)
             assert(errors == 3, errors)"
         };
-        beside_store(source, first, |_| async {}).succeeded();
+        beside_store(source, store_half_of_a_character, |_| async {}).succeeded();
     }
+}
+
+/// It ended the thread that asked for it, also within `pcall`.
+#[test]
+fn a_value_of_a_data_store_that_cannot_be_read_is_an_error_that_a_script_catches() {
+    let ran = beside_store(
+        "local store = game:GetService('DataStoreService'):GetDataStore('P')
+        local function try(name, ...)
+            local ok, problem = pcall(store[name], store, 'k', ...)
+            print(name, ok, problem and string.match(problem, '^501: .*/Data/name`'))
+        end
+        try('GetAsync')
+        try('UpdateAsync', function(value) return value end)
+        try('RemoveAsync')
+        task.wait(5)
+        try('GetAsync')",
+        store_half_of_a_character,
+        |_| async {},
+    );
+    let problem = "501: what is stored cannot be read: at `/Data/name`";
+    let told =
+        ["GetAsync", "UpdateAsync", "RemoveAsync"].map(|name| format!("{name} false {problem}"));
+    let printed = ran.recorder.texts(Line::Print);
+    assert_eq!(printed, [told.as_slice(), &["GetAsync true nil".to_owned()]].concat());
+    assert!(ran.report.is_success(), "{:?}", ran.report);
 }
 
 #[test]

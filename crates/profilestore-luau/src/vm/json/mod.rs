@@ -28,7 +28,7 @@ pub(crate) use self::{
     copies::{copy_of, install_copier},
     ids::{user_ids, user_ids_table},
     notes::carry,
-    read::decode,
+    read::{decode, decode_stored},
     text::Text,
     write::{encode, encode_as_roblox, encode_seen, encode_to_copy},
 };

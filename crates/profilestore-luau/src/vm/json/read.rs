@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet, fmt, mem};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mlua::{Either, Lua, LuaString, Table, Value};
+use profilestore::storable::DOCUMENT;
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
 };
@@ -32,6 +33,15 @@ pub(crate) fn decode(lua: &Lua, json: &str) -> Result<Value, String> {
         }
         Either::Right(value) => Ok(value),
     }
+}
+
+/// The same of JSON that is stored. What was stored before and breaks the rule is told with its
+/// place.
+pub(crate) fn decode_stored(lua: &Lua, json: &str) -> Result<Value, String> {
+    decode(lua, json).map_err(|error| match DOCUMENT.check_bytes(json.as_bytes()) {
+        Err(wrong) => wrong.to_string(),
+        Ok(()) => error,
+    })
 }
 
 /// A value that was read. A text goes into its table without a reference of its own.

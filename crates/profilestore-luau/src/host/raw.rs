@@ -75,9 +75,15 @@ impl Raw {
         Arc::ptr_eq(&self.json, &other.json) || self.json == other.json
     }
 
-    /// A table of its own.
+    /// A table of its own. An object that stands for a buffer is none, and could not be saved.
     pub(crate) fn table(&self, lua: &Lua) -> mlua::Result<Value> {
-        json::decode_stored(lua, &self.json).map_err(mlua::Error::RuntimeError)
+        let data = json::decode_stored(lua, &self.json).map_err(mlua::Error::RuntimeError)?;
+        if data.is_table() {
+            Ok(data)
+        } else {
+            let kind = json::a_kind_of(&data);
+            Err(mlua::Error::RuntimeError(format!("Data is {kind} to a script, and no table")))
+        }
     }
 }
 

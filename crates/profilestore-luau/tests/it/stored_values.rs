@@ -205,6 +205,24 @@ fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
     }
 }
 
+/// The session began, and nothing of it could be saved.
+#[test]
+fn data_that_is_a_buffer_to_a_script_gives_no_session() {
+    let ran = beside(
+        "local ProfileStore = require('ProfileStore')
+        ProfileStore.OnError:Connect(function(message) print(message) end)
+        local profile = ProfileStore.New('P', {}):StartSessionAsync('k')
+        print(profile)",
+        |server| store_data(server, "P", json!({ "m": null, "t": "buffer", "base64": "aGk=" })),
+        |server| async move {
+            let data = stored(server, "P").await;
+            assert_eq!(data, json!({ "m": null, "t": "buffer", "base64": "aGk=" }));
+        },
+    );
+    let told = "the profile cannot be read: Data is a buffer to a script, and no table";
+    assert_eq!(ran.succeeded(), [told, "nil"]);
+}
+
 /// It ended the thread that asked for it, also within `pcall`.
 #[test]
 fn a_value_of_a_data_store_that_cannot_be_read_is_an_error_that_a_script_catches() {

@@ -153,8 +153,8 @@ fn a_raw_data_store_and_a_message_keep_numbers_too() {
     );
 }
 
-/// Stores a profile with a text that is no Unicode (half of a surrogate pair), as an earlier version
-/// of the library would have.
+/// Stores a profile with a text that is no Unicode (half of a surrogate pair), as an earlier
+/// version of the library would have.
 async fn store_half_of_a_character(server: GameServer, store: Arc<dyn DataStore>, env: Env) {
     store_data(server, "P", json!({})).await;
     let key = ProfileKey::new("P", "global", "k").expect("a key");

@@ -21,7 +21,7 @@ pub(crate) mod version;
 
 pub use user::{InvalidUser, MAX_USER_BYTES, UserId};
 
-use crate::storable::{DATA, DOCUMENT, Unstorable};
+use crate::storable::{DATA, DOCUMENT, MAX_MESSAGE_BYTES, Unstorable};
 pub use crate::storable::{
     MAX_DATA_BYTES, MAX_METADATA_CHARS, MAX_METADATA_KEY_CHARS, MAX_METADATA_VALUE_CHARS,
     check_metadata, check_users,
@@ -91,6 +91,24 @@ pub struct Foreign {
     pub metadata: Map<String, Value>,
     /// The value, JSON.
     pub value: Box<RawValue>,
+}
+
+impl Foreign {
+    /// Whether it is a profile in the form of a Roblox document that is only too large to be one
+    /// here: in its data, or in a message.
+    pub(crate) fn is_large_profile(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Members<'a> {
+            #[serde(rename = "Data", borrow)]
+            data: &'a RawValue,
+            #[serde(rename = "MetaData", borrow)]
+            meta: &'a RawValue,
+        }
+        let is_table = |value: &RawValue| value.get().starts_with(['{', '[']);
+        self.value.get().len() > MAX_MESSAGE_BYTES
+            && serde_json::from_str::<Members<'_>>(self.value.get())
+                .is_ok_and(|members| is_table(members.data) && is_table(members.meta))
+    }
 }
 
 /// A document without data: it held the messages that were sent before the profile's first session.

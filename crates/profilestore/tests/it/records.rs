@@ -12,6 +12,7 @@ use std::{
 use profilestore::{
     ErrorKind, GameServer, ProfileKey, StartOptions,
     data_store::{DataStore, KeyFilter, KeyQuery, Order, Returning, VersionQuery},
+    transfer::{ImportOptions, import},
 };
 use serde_json::{Value, json};
 
@@ -141,4 +142,30 @@ async fn meta_tags_and_unknown_fields_survive_a_session() {
     );
     assert_eq!(last["value"]["MetaData"]["SessionLoadCount"], 2);
     assert_eq!(last["value"]["MetaData"].get("ActiveSession"), None);
+}
+
+/// Its player's data would have been replaced by a new profile.
+#[tokio::test(start_paused = true)]
+async fn a_document_that_is_only_too_large_is_not_overwritten_by_a_start_that_overwrites() {
+    let world = World::new();
+    let server = world.server("a").await;
+    let large = "x".repeat(300 << 10);
+    let documents = [
+        json!({ "Data": { "Cash": 5, "Log": large.repeat(14) }, "MetaData": {} }),
+        json!({ "Data": { "Cash": 5 }, "MetaData": {}, "GlobalUpdates": [1, [[1, 1, false, large]]] }),
+        json!({ "Data": large, "MetaData": {} }),
+    ];
+    for (n, document) in documents.iter().enumerate() {
+        let line = json!({ "store": "PlayerData", "key": format!("p{n}"), "value": document });
+        let line = line.to_string() + "\n";
+        let options = ImportOptions::default();
+        import(&world.store, &world.env, line.as_bytes(), &options, &mut |_| {}).await.unwrap();
+    }
+    let players = server.store::<Value>("PlayerData").unwrap();
+    let start = |key| players.start_session_with(key, StartOptions::new().overwrite());
+    for key in ["p0", "p1"] {
+        let refused = start(key).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::TooLarge, "{refused}");
+    }
+    assert_eq!(start("p2").await.unwrap().data(), json!({}), "its data is no table: no profile");
 }

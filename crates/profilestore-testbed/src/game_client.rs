@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 /// How long a test waits for a frame.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often it pings while it waits.
+/// How often it pings while it waits, or asks for one thing after another.
 const PING: Duration = Duration::from_millis(500);
 
 /// A game server with one connection at a time.
@@ -33,6 +33,7 @@ pub struct GameClient {
     /// What the last greeting was answered with.
     pub welcome: Value,
     age: Option<u64>,
+    pinged: Instant,
     /// While it waits, it sends no pings.
     pub is_silent: bool,
     next: u64,
@@ -79,6 +80,7 @@ impl GameClient {
             waiting: VecDeque::new(),
             welcome: Value::Null,
             age: None,
+            pinged: Instant::now(),
             is_silent: false,
             next: 0,
         };
@@ -230,6 +232,11 @@ impl GameClient {
             if Instant::now() >= until {
                 return None;
             }
+            if !self.is_silent && self.pinged.elapsed() >= PING {
+                self.pinged = Instant::now();
+                let ping = json!({ "ping": { "n": 1 } }).to_string();
+                let _ = self.socket.send(Message::Text(ping.into())).await;
+            }
             match timeout(PING, self.socket.next()).await {
                 Ok(Some(Ok(Message::Text(text)))) => {
                     let frame: Value = serde_json::from_str(&text).unwrap();
@@ -238,13 +245,8 @@ impl GameClient {
                         None => self.waiting.push_back(frame),
                     }
                 }
-                Ok(Some(Ok(_))) => {}
+                Ok(Some(Ok(_))) | Err(_) => {}
                 Ok(_) => return None,
-                Err(_) if self.is_silent => {}
-                Err(_) => {
-                    let ping = json!({ "ping": { "n": 1 } }).to_string();
-                    let _ = self.socket.send(Message::Text(ping.into())).await;
-                }
             }
         }
     }

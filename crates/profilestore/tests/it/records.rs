@@ -151,7 +151,7 @@ async fn a_document_that_is_only_too_large_is_not_overwritten_by_a_start_that_ov
     let server = world.server("a").await;
     let large = "x".repeat(300 << 10);
     let documents = [
-        json!({ "Data": { "Cash": 5, "Log": large.repeat(14) }, "MetaData": {} }),
+        json!({ "Data": { "Cash": 5, "Log": "x".repeat(4 << 20) }, "MetaData": {} }),
         json!({ "Data": { "Cash": 5 }, "MetaData": {}, "GlobalUpdates": [1, [[1, 1, false, large]]] }),
         json!({ "Data": large, "MetaData": {} }),
     ];
@@ -159,7 +159,9 @@ async fn a_document_that_is_only_too_large_is_not_overwritten_by_a_start_that_ov
         let line = json!({ "store": "PlayerData", "key": format!("p{n}"), "value": document });
         let line = line.to_string() + "\n";
         let options = ImportOptions::default();
-        import(&world.store, &world.env, line.as_bytes(), &options, &mut |_| {}).await.unwrap();
+        let report =
+            import(&world.store, &world.env, line.as_bytes(), &options, &mut |_| {}).await.unwrap();
+        assert_eq!(report.keys, 1, "{report:?}");
     }
     let players = server.store::<Value>("PlayerData").unwrap();
     let start = |key| players.start_session_with(key, StartOptions::new().overwrite());

@@ -14,7 +14,7 @@
 //! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the
 //!   time.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
@@ -155,23 +155,13 @@ impl Engine {
         mut ends: Vec<(ProfileKey, BoxFuture<'static, Result<()>>)>,
         deadline: Instant,
     ) -> Vec<(ProfileKey, Error)> {
-        let mut not_saved: Vec<(ProfileKey, Error)> = Vec::new();
+        let mut not_saved = NotSaved::default();
         // Again, for starts that came through at the last moment.
         while self.link.env.now() < deadline {
             for (key, end) in ends {
-                // An end that was refused before is made again.
-                not_saved.retain(|(named, _)| *named != key);
-                match self.link.env.timeout_at(deadline, end).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => not_saved.push((key, error)),
-                    Err(_) => {
-                        let error = Error::new(
-                            ErrorKind::TimedOut,
-                            "the last save did not get through before the deadline",
-                        );
-                        not_saved.push((key.clone(), error.about(&key)));
-                    }
-                }
+                let ended = self.link.env.timeout_at(deadline, end).await;
+                let ended = ended.unwrap_or_else(|_| Err(not_in_time(&key)));
+                not_saved.note(key, ended);
             }
             // Messages, removals and last saves that the program began itself.
             let drained =
@@ -182,18 +172,10 @@ impl Engine {
             tokio::time::sleep(Duration::from_millis(5)).await;
             ends = self.end_all();
         }
-        let named: BTreeSet<ProfileKey> = not_saved.iter().map(|(key, _)| key.clone()).collect();
         // A session that ends may have lost its slot to the next start.
-        let mut left: BTreeSet<ProfileKey> =
-            self.table.sessions().into_iter().map(|session| session.key.clone()).collect();
-        left.extend(self.table.ending());
-        for key in left.difference(&named) {
-            let error = Error::new(
-                ErrorKind::TimedOut,
-                "the last save did not get through before the deadline",
-            );
-            not_saved.push((key.clone(), error.about(key)));
-        }
+        let left = self.table.sessions().into_iter().map(|session| session.key.clone());
+        left.chain(self.table.ending()).for_each(|key| not_saved.note_left(key));
+        let not_saved: Vec<_> = not_saved.0.into_iter().collect();
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
@@ -225,6 +207,30 @@ impl Engine {
             task.abort();
         }
     }
+}
+
+/// What a shutdown has not saved, and why: every profile when the store is away.
+#[derive(Default)]
+struct NotSaved(BTreeMap<ProfileKey, Error>);
+
+impl NotSaved {
+    /// Notes what an end came to. One that was refused before is made again.
+    fn note(&mut self, key: ProfileKey, ended: Result<()>) {
+        match ended {
+            Ok(()) => drop(self.0.remove(&key)),
+            Err(error) => drop(self.0.insert(key, error)),
+        }
+    }
+
+    /// Notes a profile that is still held, unless it is known already why.
+    fn note_left(&mut self, key: ProfileKey) {
+        self.0.entry(key).or_insert_with_key(not_in_time);
+    }
+}
+
+fn not_in_time(key: &ProfileKey) -> Error {
+    let message = "the last save did not get through before the deadline";
+    Error::new(ErrorKind::TimedOut, message).about(key)
 }
 
 #[cfg(test)]
@@ -270,5 +276,24 @@ mod tests {
         // What it tells goes nowhere, and does no harm.
         session.note_change();
         assert!(!session.is_over());
+    }
+
+    /// Each profile that was not saved was looked for among all that had been noted before it: a
+    /// shutdown of many, with the store away, was busy for minutes behind its deadline.
+    #[test]
+    fn a_shutdown_that_saves_nothing_of_very_many_is_not_busy_with_its_report() {
+        let key = |n: u32| ProfileKey::new("store", "scope", &format!("player-{n}")).unwrap();
+        let mut not_saved = NotSaved::default();
+        for n in 0..300_000 {
+            not_saved.note(key(n), Err(not_in_time(&key(n))));
+        }
+        not_saved.note(key(7), Ok(()));
+        not_saved.note(key(8), Err(Error::new(ErrorKind::TooLarge, "refused")));
+        for n in 6..=8 {
+            not_saved.note_left(key(n));
+        }
+        assert_eq!(not_saved.0.len(), 300_000, "each once");
+        assert_eq!(not_saved.0[&key(7)].kind(), ErrorKind::TimedOut);
+        assert_eq!(not_saved.0[&key(8)].kind(), ErrorKind::TooLarge);
     }
 }

@@ -284,15 +284,19 @@ impl Load {
         engine: &Arc<Engine>,
         number: u64,
     ) -> Result<Answer<Attempt>> {
-        let (load, engine_) = (self.clone(), engine.clone());
-        engine.link.queues.run(&self.key, engine.link.settings().max_key_queue, async move {
-            match load.attempt(&engine_, number).await {
-                Ok(attempt) => attempt,
-                // A backup was restored, and this server has yet to register in it.
-                Err(error) if error.kind() == ErrorKind::Replaced => Attempt::Outage,
-                Err(error) => Attempt::Failed(error),
-            }
-        })
+        let limit = engine.link.settings().max_key_queue;
+        engine.link.queues.run(&self.key, limit, self.clone().in_turn(engine.clone(), number))
+    }
+
+    /// An attempt's turn. What it needs is made in its turn, and not before: attempts of starts
+    /// that were called off wait too.
+    async fn in_turn(self: Arc<Self>, engine: Arc<Engine>, number: u64) -> Attempt {
+        match Box::pin(self.attempt(&engine, number)).await {
+            Ok(attempt) => attempt,
+            // A backup was restored, and this server has yet to register in it.
+            Err(error) if error.kind() == ErrorKind::Replaced => Attempt::Outage,
+            Err(error) => Attempt::Failed(error),
+        }
     }
 
     async fn run(self: Arc<Self>, engine: &Arc<Engine>) {
@@ -428,4 +432,24 @@ fn same_type(key: &ProfileKey, open: &dyn Codec, asked: &dyn Codec) -> Result<()
         open.name, asked.name
     );
     Err(Error::new(ErrorKind::Invalid, message).about(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GameServer, data_store::MemoryStore, env::ManualClock};
+
+    /// Each attempt that waited, also that of a start which was called off, had room for all that
+    /// it may come to.
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_waits_for_its_turn_takes_little() {
+        let env = ManualClock::default().env(1);
+        let store = MemoryStore::new(env.clone());
+        let server = GameServer::builder(store).env(env.clone()).start().await.unwrap();
+        let key = ProfileKey::new("Players", "global", "p").unwrap();
+        let load = Load::new(&key, RequestId(env.uuid()), "session".into(), None);
+        let size = size_of_val(&load.in_turn(server.inner.engine.clone(), 1));
+        assert!(size < 256, "{size} bytes");
+        server.crash();
+    }
 }

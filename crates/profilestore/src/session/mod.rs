@@ -323,15 +323,7 @@ impl Session {
         let queued = if self.is_over() {
             Err(Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key))
         } else {
-            self.link.queues.run(&self.key, self.limit(), {
-                let session = self.clone();
-                async move {
-                    let answer = session.save_asked_for().await;
-                    // In the save's turn: an end that comes behind it can be refused only later.
-                    let ends = answer.is_err() && session.is_over();
-                    (answer, ends.then(|| session.outcome.refused()))
-                }
-            })
+            self.link.queues.run(&self.key, self.limit(), self.clone().save_in_turn())
         };
         async move {
             match queued?.wait().await? {
@@ -343,6 +335,16 @@ impl Session {
                 (answer, _) => answer,
             }
         }
+    }
+
+    /// The turn of a save that the program asked for. What it needs is made in its turn, and not
+    /// before: as many of them may wait as the queue takes. With an error of a session that is
+    /// over: how many of its ends had been refused.
+    async fn save_in_turn(self: Arc<Self>) -> (Result<()>, Option<u64>) {
+        let answer = Box::pin(self.save_asked_for()).await;
+        // In the save's turn: an end that comes behind it can be refused only later.
+        let ends = answer.is_err() && self.is_over();
+        (answer, ends.then(|| self.outcome.refused()))
     }
 
     /// Saves when processed messages or the program ask for it; no caller waits for the answer.

@@ -101,7 +101,7 @@ impl Engine {
             !session.is_over() && session.remote.as_deref().is_some_and(Remote::is_ending)
         };
         let session = self.table.live(key).filter(is_ending)?;
-        let turn = self.link.queues.run(key, usize::MAX, async {});
+        let turn = self.link.queues.run(key, self.link.settings().max_key_queue, async {});
         Some(Claimed::After(session, async move { turn?.wait().await }.boxed()))
     }
 

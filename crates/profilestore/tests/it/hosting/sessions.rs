@@ -1,5 +1,6 @@
 //! One game server at one host.
 
+use futures_util::FutureExt as _;
 use profilestore::{
     Sent,
     data_store::MessageId,
@@ -210,6 +211,35 @@ async fn a_start_behind_an_end_gives_up_in_its_time_while_the_store_is_away() {
     way.plan().heal();
     save.await.unwrap().unwrap();
     end.await.unwrap().unwrap();
+    assert_eq!(stored(&world, "p").await.0, 6);
+}
+
+/// Each start that was called off behind an end left its turn in the queue, which had no limit.
+#[tokio::test(start_paused = true)]
+async fn starts_that_are_called_off_behind_an_end_do_not_pile_up() {
+    let mut world = World::new();
+    world.settings.max_key_queue = 10;
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    way.plan().cut_off();
+    let saving = session.clone();
+    let save = tokio::spawn(async move { saving.save(request(2), player(5)).await });
+    settle().await;
+    let end = tokio::spawn(async move { session.end(request(3), Some(player(6))).await });
+    settle().await;
+    let refused: Vec<_> = (4..30)
+        .filter_map(|number| {
+            let name = key("p");
+            server.start(request(number), &name, new_player()).now_or_never().map(kind)
+        })
+        .collect();
+    assert!(refused.len() > 15, "more than ten find room: {refused:?}");
+    assert!(refused.iter().all(|kind| *kind == Some(ErrorKind::Overloaded)), "{refused:?}");
+    way.plan().heal();
+    save.await.unwrap().unwrap();
+    end.await.unwrap().unwrap();
+    assert_eq!(start(&server, 30, "p").await.document.version, 3);
     assert_eq!(stored(&world, "p").await.0, 6);
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{Session, info::SessionEnd, snapshot::Snapshot};
 use crate::{
-    data_store::{Change, KeyState, StoreError},
+    data_store::{Change, KeyState, ServerId, StoreError},
     link::deadline::Unless,
     ownership::{self, Held},
 };
@@ -121,9 +121,7 @@ impl Session {
                 Ok(mut reply) => {
                     let Some(state) = reply.states.pop() else { return };
                     // It may have been applied long ago, and the profile taken since.
-                    let holder = self.remote.as_ref().map(|_| server);
-                    let epoch = { self.known.lock().epoch };
-                    if ownership::held(&state, epoch, holder) != Held::Lost {
+                    if self.held_by(&state, server) != Held::Lost {
                         let is_alone =
                             quiet.is_some() && quiet == self.link.renewals.all_answered();
                         if !is_alone && attempts < ADOPTION_ATTEMPTS && !self.link.is_closing() {
@@ -137,7 +135,13 @@ impl Session {
                     return;
                 }
                 Err(StoreError::Conflict(conflict)) => {
-                    if self.yield_to(*conflict).await.is_err() {
+                    // An attempt before may have been applied, whose answer did not count.
+                    let is_ours = |state: &&KeyState| {
+                        state.key == self.key && self.held_by(state, server) != Held::Lost
+                    };
+                    if let Some(state) = conflict.state.as_ref().filter(is_ours) {
+                        self.absorb(state.clone());
+                    } else if self.yield_to(*conflict).await.is_err() {
                         return;
                     }
                 }
@@ -155,10 +159,16 @@ impl Session {
 
     /// What this session finds about itself in what the store holds.
     pub(super) fn held(&self, state: &KeyState) -> Held {
-        let known = self.known.lock();
+        let server = { self.known.lock().held_by };
+        self.held_by(state, server)
+    }
+
+    /// The same for a holder that may not be known yet.
+    fn held_by(&self, state: &KeyState, server: ServerId) -> Held {
         // A document that was written over a profile may name its holder in another way.
-        let server = self.remote.as_ref().map(|_| known.held_by);
-        ownership::held(state, known.epoch, server)
+        let server = self.remote.as_ref().map(|_| server);
+        let epoch = { self.known.lock().epoch };
+        ownership::held(state, epoch, server)
     }
 
     /// Takes over what the store says. Messages that are new are offered by the caller.

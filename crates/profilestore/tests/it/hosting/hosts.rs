@@ -442,3 +442,30 @@ async fn a_start_made_again_after_its_host_was_killed_is_the_same_start() {
     let Started { document, .. } = start(&third, 5, "q").await;
     assert_eq!(document.epoch, epoch + 1);
 }
+
+/// The store had adopted it, and the answer did not count, because a renewal was on its way then.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_lost_to_a_request_that_comes_while_it_is_adopted() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let way = world.another_way();
+    let (again, _calling) = resumed_anew(&world, &server, &host_on(&world, way.clone())).await;
+    way.plan().slow(3 * SECOND);
+    // A renewal is on its way.
+    tokio::time::sleep(SECOND * 11 / 2).await;
+    let (adopting, key_) = (again.clone(), key("p"));
+    let adopting = tokio::spawn(async move { adopting.adopt(&key_, 1).await });
+    assert_eq!(session.epoch(), 1);
+    // Until what is stored was read, and the adoption applied, with the next renewal on its way.
+    tokio::time::sleep(5 * SECOND).await;
+    let state = world.store.read(&[key("p")], Returning::HEAD).await.unwrap().states.remove(0);
+    assert_eq!(state.lease.holder.unwrap().server, Some(again.incarnation()));
+    let other = world.server("b").await;
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    let adopted = adopting.await.unwrap().unwrap();
+    let Adopted::Held { session, .. } = adopted else { panic!("{adopted:?}") };
+    way.plan().slow(Duration::ZERO);
+    session.end(request(2), Some(player(7))).await.unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().read(|data| data.coins), 7);
+}

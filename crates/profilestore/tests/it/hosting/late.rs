@@ -151,20 +151,7 @@ async fn a_late_save_for_a_dead_row_is_not_stored_over_what_came_since_though_no
     let (server, _old) = hosted(&host(&world), "a").await;
     let Started { session, .. } = start(&server, 1, "p").await;
     session.save(request(2), player(1)).await.unwrap();
-    let (_, rows) = world.store.servers().await.unwrap();
-    let row = rows.iter().find(|row| row.id == server.incarnation()).unwrap();
-    let dead = Commit {
-        id: CommitId(world.env.uuid()),
-        incarnation: server.store(),
-        from: None,
-        changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
-        returning: Returning::HEAD,
-        fingerprint: None,
-    };
-    world.store.commit_one(dead).await.unwrap();
-    let resumed = host(&world).resume(resume_of(&server)).await.unwrap();
-    let Resumed::Anew(again) = resumed else { panic!("{resumed:?}") };
-    let _calling = Calling::new(&again);
+    let (again, _calling) = resumed_anew(&world, &server, &host(&world)).await;
     let same = adopted(&again, &session).await;
     same.save(request(4), player(9)).await.unwrap();
     let _ = session.save(request(3), player(1)).await;

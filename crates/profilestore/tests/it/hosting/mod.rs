@@ -123,6 +123,25 @@ async fn resumed(server: &HostedServer, at: &Host) -> (HostedServer, Calling) {
     }
 }
 
+/// The same game server at another host, when its row was declared dead.
+async fn resumed_anew(world: &World, server: &HostedServer, at: &Host) -> (HostedServer, Calling) {
+    let (_, rows) = world.store.servers().await.unwrap();
+    let row = rows.iter().find(|row| row.id == server.incarnation()).unwrap();
+    let dead = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation: server.store(),
+        from: None,
+        changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    world.store.commit_one(dead).await.unwrap();
+    let resumed = at.resume(resume_of(server)).await.unwrap();
+    let Resumed::Anew(again) = resumed else { panic!("{resumed:?}") };
+    let calling = Calling::new(&again);
+    (again, calling)
+}
+
 fn new_player() -> HostedStart {
     HostedStart { template: Some(raw(&json!({ "coins": 0 }))), ..HostedStart::default() }
 }

@@ -27,6 +27,7 @@ mod specs;
 mod stored_values;
 mod surface;
 mod threads;
+mod too_large;
 mod trees;
 mod types;
 mod validators;

@@ -31,7 +31,7 @@ where
 }
 
 /// The same, with the store itself and its clock for what comes first.
-fn beside_store<F, L>(
+pub(super) fn beside_store<F, L>(
     source: &str,
     first: impl FnOnce(GameServer, Arc<dyn DataStore>, Env) -> F + Send + 'static,
     last: impl FnOnce(GameServer) -> L + Send + 'static,
@@ -153,18 +153,21 @@ fn a_raw_data_store_and_a_message_keep_numbers_too() {
     );
 }
 
-/// Stores a profile with a text that is no Unicode (half of a surrogate pair), as an earlier
-/// version of the library would have.
-async fn store_half_of_a_character(server: GameServer, store: Arc<dyn DataStore>, env: Env) {
+/// Stores bytes in the place of a profile, which the library would refuse.
+pub(super) async fn store_bytes(
+    server: GameServer,
+    store: Arc<dyn DataStore>,
+    env: Env,
+    bytes: Vec<u8>,
+) {
     store_data(server, "P", json!({})).await;
     let key = ProfileKey::new("P", "global", "k").expect("a key");
     let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("it is there");
-    let value = [b"\x01\x00".as_slice(), br#"{"created":1,"data":{"name":"\ud800"}}"#].concat();
     let write = Change::Write {
         key,
         epoch: state.epoch,
         version: state.version,
-        value: NewValue::Bytes(value.into()),
+        value: NewValue::Bytes(bytes.into()),
         user_ids: Vec::new(),
         cause: Cause::Save,
         author: "earlier".into(),
@@ -173,6 +176,13 @@ async fn store_half_of_a_character(server: GameServer, store: Arc<dyn DataStore>
         imported: None,
     };
     commit(&store, &env, write).await;
+}
+
+/// Stores a profile with a text that is no Unicode (half of a surrogate pair), as an earlier version
+/// of the library would have.
+async fn store_half_of_a_character(server: GameServer, store: Arc<dyn DataStore>, env: Env) {
+    let bytes = [b"\x01\x00".as_slice(), br#"{"created":1,"data":{"name":"\ud800"}}"#].concat();
+    store_bytes(server, store, env, bytes).await;
 }
 
 #[test]
@@ -341,34 +351,6 @@ fn user_ids_up_to_the_largest_whole_number_are_stored() {
 }
 
 #[test]
-fn data_that_is_too_large_keeps_its_session_until_it_is_mended() {
-    for (module, load, finish) in [
-        ("ProfileStore", "New('P', {}):StartSessionAsync", "EndSession"),
-        ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync", "Release"),
-    ] {
-        let ran = run(
-            &format!(
-                "local module = require('{module}')
-                local errors = 0
-                (module.OnError or module.IssueSignal):Connect(function(message) errors += 1 assert(message:find('Data: ', 1, true), message) end)
-                local profile = module.{load}('k')
-                profile.Data.coins = 500
-                profile.Data.log = string.rep('x', 4300000)
-                profile:{finish}()
-                task.wait(10)
-                assert(profile:IsActive() and errors == 1, errors)
-                profile.Data.log = nil
-                task.wait(30)
-                assert(not profile:IsActive() and errors == 1)
-                assert(require('ProfileStore').New('P', {{}}):GetAsync('k').Data.coins == 500)"
-            ),
-            |game| game,
-        );
-        ran.succeeded();
-    }
-}
-
-#[test]
 fn what_cannot_be_stored_when_the_game_closes_does_not_keep_it_open() {
     let ran = run(
         "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
@@ -379,65 +361,6 @@ fn what_cannot_be_stored_when_the_game_closes_does_not_keep_it_open() {
     );
     assert_eq!(ran.report.failures, 0);
     assert!(ran.recorder.texts(Line::Warn)[0].contains("Data.bad"), "{:?}", ran.recorder);
-}
-
-#[test]
-fn data_of_four_fifths_of_what_can_be_stored_is_told_of_once() {
-    for (module, load, signal) in [
-        ("ProfileStore", "New('P', {}):StartSessionAsync", "OnNearlyFull"),
-        ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync", "NearlyFullSignal"),
-    ] {
-        let ran = run(
-            &format!(
-                "local module = require('{module}')
-                module.{signal}:Connect(function(name, key, size, limit) print(name, key, size, limit) end)
-                local profile = module.{load}('k')
-                profile.Data.log = string.rep('x', 3500000)
-                for _ = 1, 3 do profile:Save() task.wait(1) end
-                profile.Data.log = nil
-                profile:Save()
-                task.wait(1)
-                profile.Data.log = string.rep('x', 3400000)
-                profile:Save()
-                task.wait(1)"
-            ),
-            |game| game,
-        );
-        let warnings = ran.recorder.texts(Line::Warn);
-        assert!(
-            warnings.len() == 2 && warnings[0].contains("83 %") && warnings[1].contains("81 %"),
-            "{warnings:?}"
-        );
-        assert_eq!(ran.succeeded(), ["P k 3500010 4194304", "P k 3400010 4194304"]);
-    }
-}
-
-#[test]
-fn a_profile_says_how_large_it_is() {
-    for (module, load, view) in [
-        ("ProfileStore", "New('P', { n = 1 }):StartSessionAsync", "New('P', {}):GetAsync"),
-        (
-            "ProfileService",
-            "GetProfileStore('P', { n = 1 }):LoadProfileAsync",
-            "GetProfileStore('P', {}):ViewProfileAsync",
-        ),
-    ] {
-        crate::check(&format!(
-            "local module = require('{module}')
-            local profile = module.{load}('k')
-            local size, limit = profile:GetSize()
-            assert(size == #'{{\"n\":1}}' and limit == 4194304)
-            profile.Data.log = string.rep('x', 5000000)
-            assert(profile:GetSize() == 5000016, 'also when it is too much')
-            profile.Data.log = print
-            local ok, problem = pcall(profile.GetSize, profile)
-            assert(not ok and problem:find('Data.log: a function cannot be stored', 1, true), problem)
-            profile.Data.log = 'é'
-            profile:Save()
-            task.wait(1)
-            assert(module.{view}('k'):GetSize() == 18, module.{view}('k'):GetSize())"
-        ));
-    }
 }
 
 #[test]

@@ -94,20 +94,34 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Whether it is a profile in the form of a Roblox document that is only too large to be one
-    /// here: in its data, or in a message.
+    /// Whether it is a Roblox document of a profile, or of messages for one, and no profile here
+    /// because its data or a message is too large.
     pub(crate) fn is_large_profile(&self) -> bool {
         #[derive(Deserialize)]
         struct Members<'a> {
-            #[serde(rename = "Data", borrow)]
-            data: &'a RawValue,
-            #[serde(rename = "MetaData", borrow)]
-            meta: &'a RawValue,
+            #[serde(rename = "Data", borrow, default)]
+            data: Option<&'a RawValue>,
+            #[serde(rename = "MetaData", borrow, default)]
+            meta: Option<&'a RawValue>,
+            #[serde(rename = "GlobalUpdates", borrow, default)]
+            messages: Option<&'a RawValue>,
         }
+        let text = self.value.get();
+        // A list would be taken for the members in their order.
+        if text.len() <= MAX_MESSAGE_BYTES || !text.starts_with('{') {
+            return false;
+        }
+        let Ok(Members { data, meta, messages }) = serde_json::from_str(text) else { return false };
         let is_table = |value: &RawValue| value.get().starts_with(['{', '[']);
-        self.value.get().len() > MAX_MESSAGE_BYTES
-            && serde_json::from_str::<Members<'_>>(self.value.get())
-                .is_ok_and(|members| is_table(members.data) && is_table(members.meta))
+        let is_profile = match (data, meta) {
+            (Some(data), Some(meta)) => is_table(data) && is_table(meta),
+            (None, None) => true,
+            _ => false,
+        };
+        let exceeds = |value: Option<&RawValue>, limit: usize| {
+            value.is_some_and(|value| is_table(value) && value.get().len() > limit)
+        };
+        is_profile && (exceeds(data, MAX_DATA_BYTES) || exceeds(messages, MAX_MESSAGE_BYTES))
     }
 }
 

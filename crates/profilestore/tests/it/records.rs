@@ -12,6 +12,7 @@ use std::{
 use profilestore::{
     ErrorKind, GameServer, ProfileKey, StartOptions,
     data_store::{DataStore, KeyFilter, KeyQuery, Order, Returning, VersionQuery},
+    record::Stored,
     transfer::{ImportOptions, import},
 };
 use serde_json::{Value, json};
@@ -144,30 +145,54 @@ async fn meta_tags_and_unknown_fields_survive_a_session() {
     assert_eq!(last["value"]["MetaData"].get("ActiveSession"), None);
 }
 
-/// Its player's data would have been replaced by a new profile.
+/// Its player's data, or a gift to the player, would have been replaced by a new profile.
 #[tokio::test(start_paused = true)]
 async fn a_document_that_is_only_too_large_is_not_overwritten_by_a_start_that_overwrites() {
     let world = World::new();
     let server = world.server("a").await;
     let large = "x".repeat(300 << 10);
-    let documents = [
-        json!({ "Data": { "Cash": 5, "Log": "x".repeat(4 << 20) }, "MetaData": {} }),
-        json!({ "Data": { "Cash": 5 }, "MetaData": {}, "GlobalUpdates": [1, [[1, 1, false, large]]] }),
-        json!({ "Data": large, "MetaData": {} }),
+    let updates = json!([2, [[1, 1, false, large], [2, 1, false, "small"]]]);
+    let too_large = [
+        json!({ "Data": { "Cash": 5, "Log": large.repeat(14) }, "MetaData": {} }),
+        json!({ "Data": { "Cash": 5 }, "MetaData": {}, "GlobalUpdates": updates }),
+        json!({ "GlobalUpdates": updates }),
     ];
-    for (n, document) in documents.iter().enumerate() {
-        let line = json!({ "store": "PlayerData", "key": format!("p{n}"), "value": document });
-        let line = line.to_string() + "\n";
-        let options = ImportOptions::default();
-        let report =
-            import(&world.store, &world.env, line.as_bytes(), &options, &mut |_| {}).await.unwrap();
-        assert_eq!(report.keys, 1, "{report:?}");
+    // Large, and no profile for another reason.
+    let other = [
+        json!({ "Data": large, "MetaData": {} }),
+        json!({ "Data": { "Log": large }, "MetaData": {}, "GlobalUpdates": "none" }),
+        json!({ "Data": { "Log": large.repeat(14) } }),
+        json!([{ "Log": large.repeat(14) }, {}]),
+    ];
+    let mut lines = String::new();
+    for (n, document) in too_large.iter().chain(&other).enumerate() {
+        let line = json!({
+            "store": "PlayerData", "key": format!("p{n}"), "n": 1, "created_ms": 5,
+            "updated_ms": 5, "value": document,
+        });
+        lines += &format!("{line}\n");
     }
-    let players = server.store::<Value>("PlayerData").unwrap();
-    let start = |key| players.start_session_with(key, StartOptions::new().overwrite());
-    for key in ["p0", "p1"] {
-        let refused = start(key).await.unwrap_err();
+    let options = ImportOptions::default();
+    let report = import(&world.store, &world.env, lines.as_bytes(), &options, &mut |_| {}).await;
+    assert_eq!(report.unwrap().foreign.len(), too_large.len() + other.len());
+    let players = server.store_builder("PlayerData").template(json!({})).build().unwrap();
+    for (n, document) in too_large.iter().enumerate() {
+        let key = format!("p{n}");
+        let start = players.start_session_with(&key, StartOptions::new().overwrite());
+        let refused = start.await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::TooLarge, "{refused}");
+        let key = players.key(&key).unwrap();
+        let read = world.store.read(&[key], Returning::ALL).await.unwrap();
+        let state = &read.states[0];
+        assert!(state.lease.holder.is_none() && state.version == 1, "{refused}");
+        let Stored::Foreign(kept) = Stored::decode(state.value.as_ref().unwrap()).unwrap() else {
+            panic!("it is something else now: {state:?}");
+        };
+        assert_eq!(serde_json::from_str::<Value>(kept.value.get()).unwrap(), *document);
     }
-    assert_eq!(start("p2").await.unwrap().data(), json!({}), "its data is no table: no profile");
+    for n in too_large.len()..too_large.len() + other.len() {
+        let key = format!("p{n}");
+        let start = players.start_session_with(&key, StartOptions::new().overwrite());
+        assert_eq!(start.await.unwrap().data(), json!({}), "{key}");
+    }
 }

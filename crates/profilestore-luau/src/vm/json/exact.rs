@@ -119,7 +119,8 @@ fn next_number(json: &str) -> (&str, &str) {
 /// moved within its table.
 pub(super) fn text_of(of_table: &Table, key: impl IntoLua, double: f64) -> Option<LuaString> {
     let stands_for = |text: &LuaString| {
-        text.to_str().is_ok_and(|text| text.parse::<f64>().is_ok_and(|noted| noted == double))
+        let noted = text.to_str().ok().and_then(|text| text.parse::<f64>().ok());
+        noted.is_some_and(|noted| noted.to_bits() == double.to_bits())
     };
     let at_its_place = of_table.raw_get::<Option<LuaString>>(key).ok().flatten();
     if let Some(text) = at_its_place.filter(stands_for) {

@@ -196,6 +196,14 @@ mod tests {
         assert_eq!(edited, r#"{"a":76561198000000002}"#);
     }
 
+    /// It was written as what had been there before, with the other sign.
+    #[test]
+    fn a_zero_to_which_a_script_gives_another_sign_is_written_with_that_one() {
+        let text = r#"{"a":0.0000000000000000}"#;
+        assert_eq!(after("", text), text);
+        assert_eq!(after("data.a = -data.a", text), r#"{"a":-0.0}"#);
+    }
+
     #[test]
     fn null_and_an_empty_object_stay_until_the_script_puts_something_there() {
         let text = r#"{"a":null,"b":[1,null,3],"c":{},"d":{},"e":[null]}"#;

@@ -53,7 +53,9 @@ pub struct StartOptions {
     /// [`crate::ErrorKind::Superseded`], as it does without this option.
     pub supersede: bool,
     /// Begin anew where something is stored that is not a profile. The stored value stays in the
-    /// history. Without this the start fails with [`crate::ErrorKind::Foreign`].
+    /// history. Without this the start fails with [`crate::ErrorKind::Foreign`]. A Roblox document
+    /// whose data or message is only too large is left alone, and the start fails with
+    /// [`crate::ErrorKind::TooLarge`].
     pub overwrite: bool,
     /// Asked at every attempt that finds the profile held by a live session elsewhere, from the
     /// library's tasks; it must not block. Without it the holder is asked to let go. Specification:

@@ -81,16 +81,14 @@ impl Found {
             }
             Ok(Stored::MessagesOnly(_)) => Self::new_profile(codec, now_ms, false),
             // It has a player's data. Other values are replaced when the program asks for that.
-            Ok(Stored::Foreign(value)) if options.overwrite && value.is_large_profile() => {
-                Err(Error::new(
-                    ErrorKind::TooLarge,
-                    format!(
-                        "the stored profile, or a message in it, is too large to be opened here; \
+            Ok(Stored::Foreign(value)) if value.is_large_profile() => Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "the stored profile, or a message in it, is too large to be opened here; \
                         it is left alone; make it smaller through a raw data store: size=`{}`",
-                        value.value.get().len()
-                    ),
-                ))
-            }
+                    value.value.get().len()
+                ),
+            )),
             Ok(Stored::Foreign(_)) => foreign("a value of another kind".into()),
             Err(error) => foreign(error.to_string()),
         }

@@ -62,8 +62,9 @@ impl<T: ProfileData> ProfileStore<T> {
     /// [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
     /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`],
     /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`] (see
-    /// [`StartOptions::supersede`]), [`crate::ErrorKind::Foreign`],
-    /// [`crate::ErrorKind::Undecodable`], [`crate::ErrorKind::NewerData`], and
+    /// [`StartOptions::supersede`]), [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::TooLarge`]
+    /// (see [`StartOptions::overwrite`]), [`crate::ErrorKind::Undecodable`],
+    /// [`crate::ErrorKind::NewerData`], and
     /// [`crate::ErrorKind::Invalid`] for a wrong key, for a new profile whose store needs a
     /// template and has none, and for a profile that is open on this server as another type. No
     /// lock stays behind. With [`crate::ErrorKind::NewerData`] the profile's holder was not asked.

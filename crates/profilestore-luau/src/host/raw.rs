@@ -43,6 +43,9 @@ impl<'de> Deserialize<'de> for Raw {
         if !raw.get().starts_with(['{', '[']) {
             return Err(de::Error::custom("Data is not a table"));
         }
+        if json::is_buffer(raw.get()) {
+            return Err(de::Error::custom("Data stands for a buffer, and is no table to a script"));
+        }
         Ok(Self { json: Box::<str>::from(raw).into(), by_the_rule: false })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use profilestore::{
-    GameServer, MessageId, ProfileKey, ProfileStore,
+    Attribution, Edit, ErrorKind, GameServer, MessageId, ProfileKey, ProfileStore,
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewMessage,
         NewValue, Returning,
@@ -218,19 +218,41 @@ fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
 /// The session began, and nothing of it could be saved.
 #[test]
 fn data_that_is_a_buffer_to_a_script_gives_no_session() {
+    let (tx, rx) = std::sync::mpsc::channel();
     let ran = beside(
         "local ProfileStore = require('ProfileStore')
-        ProfileStore.OnError:Connect(function(message) print(message) end)
-        local profile = ProfileStore.New('P', {}):StartSessionAsync('k')
-        print(profile)",
+        ProfileStore.OnError:Connect(function(message) print(string.match(message, 'Data .*')) end)
+        local store = ProfileStore.New('P', {})
+        print(store:StartSessionAsync('k'), store:GetAsync('k'))",
         |server| store_data(server, "P", json!({ "m": null, "t": "buffer", "base64": "aGk=" })),
-        |server| async move {
-            let data = stored(server, "P").await;
-            assert_eq!(data, json!({ "m": null, "t": "buffer", "base64": "aGk=" }));
+        move |server| async move { tx.send(stored(server, "P").await).expect("the test waits") },
+    );
+    let told = "Data stands for a buffer, and is no table to a script";
+    assert_eq!(ran.succeeded(), [told, told, "nil nil"]);
+    let data = rx.recv().expect("it was read");
+    assert_eq!(data, json!({ "m": null, "t": "buffer", "base64": "aGk=" }));
+}
+
+/// The script did not get it, and the operator was told that the data is so already.
+#[test]
+fn an_edit_that_would_give_a_script_a_buffer_for_its_data_is_refused() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let ran = beside(
+        "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
+        task.wait(65)
+        print(profile.Data.coins)",
+        |server| store_data(server, "P", json!({ "coins": 5 })),
+        move |server| async move {
+            let patch =
+                r#"[{"op":"set","path":"","value":{"m":null,"t":"buffer","base64":"aGk="}}]"#;
+            let edit = Edit::from_patch(patch).expect("an edit");
+            let key = ProfileKey::new("P", "global", "k").expect("a key");
+            let edited = server.operator(Attribution::new("ann")).edit(&key, &edit).await;
+            tx.send(edited.map(drop).map_err(|error| error.kind())).expect("the test waits");
         },
     );
-    let told = "the profile cannot be read: Data is a buffer to a script, and no table";
-    assert_eq!(ran.succeeded(), [told, "nil"]);
+    assert_eq!(ran.succeeded(), ["5"]);
+    assert_eq!(rx.recv().expect("it was tried"), Err(ErrorKind::EditRefused));
 }
 
 /// It ended the thread that asked for it, also within `pcall`.

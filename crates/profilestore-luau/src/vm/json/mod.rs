@@ -28,7 +28,7 @@ pub(crate) use self::{
     copies::{copy_of, install_copier},
     ids::{user_ids, user_ids_table},
     notes::carry,
-    read::{decode, decode_stored},
+    read::{decode, decode_stored, is_buffer},
     text::Text,
     write::{encode, encode_as_roblox, encode_seen, encode_to_copy},
 };
@@ -118,6 +118,25 @@ mod tests {
                 serde_json::from_str(&after("", text)).expect("JSON"),
             );
             assert_eq!(a, b);
+        }
+    }
+
+    #[test]
+    fn what_is_read_as_a_buffer_is_known_before() {
+        let lua = Lua::new();
+        for (text, expected) in [
+            (r#"{"base64":"aGk=","m":null,"t":"buffer"}"#, true),
+            (r#"{"\u006d":null,"t":"b\u0075ffer","base64":""}"#, true),
+            (r#"{"base64":"aGk=","m":null,"t":"buffers"}"#, false),
+            (r#"{"base64":"?","m":null,"t":"buffer"}"#, false),
+            (r#"{"base64":"aGk=","m":1,"t":"buffer"}"#, false),
+            (r#"{"base64":"aGk=","m":null,"n":1,"t":"buffer"}"#, false),
+            (r#"{"base64":"aGk=","t":"buffer"}"#, false),
+            (r#"[null,"buffer","aGk="]"#, false),
+            ("{}", false),
+        ] {
+            let read = decode(&lua, text).expect("JSON");
+            assert_eq!((is_buffer(text), read.is_buffer()), (expected, expected), "{text}");
         }
     }
 

@@ -270,6 +270,25 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
     }
 }
 
+/// Whether a script gets a buffer for a JSON text.
+pub(crate) fn is_buffer(json: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Buffer<'a> {
+        #[serde(rename = "m")]
+        _nothing: (),
+        #[serde(borrow)]
+        t: Cow<'a, str>,
+        #[serde(borrow)]
+        base64: Cow<'a, str>,
+    }
+    // A list would be taken for the members in their order.
+    let read = json.starts_with('{').then(|| serde_json::from_str::<Buffer<'_>>(json));
+    let is_one =
+        |buffer: Buffer<'_>| buffer.t == "buffer" && STANDARD.decode(&*buffer.base64).is_ok();
+    read.is_some_and(|read| read.is_ok_and(is_one))
+}
+
 /// The buffer that a table stands for.
 fn buffer_of(lua: &Lua, table: &Table) -> Option<mlua::Buffer> {
     let kind: LuaString = table.raw_get("t").ok()?;

@@ -347,7 +347,7 @@ impl Session {
     }
 
     /// The profile is released, with what was to be written.
-    pub(super) fn released(&self, prepared: &Prepared, reply: &mut CommitReply) {
+    fn released(&self, prepared: &Prepared, reply: &mut CommitReply) {
         self.stored(prepared);
         if let Some(state) = self.own(&mut reply.states) {
             // Another server may have taken the profile since, when the commit had been applied
@@ -356,7 +356,7 @@ impl Session {
         }
     }
 
-    pub(super) async fn send_release(
+    async fn send_release(
         &self,
         prepared: &Prepared,
         request: Option<Request>,

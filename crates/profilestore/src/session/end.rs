@@ -447,7 +447,12 @@ impl Session {
     async fn end_unsaved(self: &Arc<Self>, end: &SessionEnd, why: &str) -> bool {
         // If it is closed already, the call that closed it is queued behind this one, or is this
         // one.
-        let closed = matches!(self.begin_and_close(end), Ok(Some(_)));
+        let closed = if self.live.is_closing() {
+            // An end waits behind a transaction, and this may wait for the store.
+            matches!(self.close(end), Ok(Some(_)))
+        } else {
+            matches!(self.begin_and_close(end), Ok(Some(_)))
+        };
         self.tell(|table| table.freed(self));
         let error =
             Error::new(ErrorKind::SessionEnded, format!("{why}; what it had not saved is lost"));

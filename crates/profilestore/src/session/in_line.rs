@@ -82,17 +82,24 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{GameServer, data_store::MemoryStore, env::ManualClock, session::info::SessionEnd};
+    use crate::{
+        GameServer, Profile, data_store::MemoryStore, env::ManualClock, session::info::SessionEnd,
+    };
 
-    /// It had room for all that a save may come to, such as a hand-over. That made 12 KB, which
-    /// each save copied on its way into the queue, and held while it waited.
-    #[tokio::test(start_paused = true)]
-    async fn a_save_has_no_room_of_its_own_for_what_seldom_happens() {
+    async fn live_profile() -> (GameServer, Profile<Value>) {
         let env = ManualClock::default().env(1);
         let store = MemoryStore::new(env.clone());
         let server = GameServer::builder(store).env(env).start().await.unwrap();
         let players = server.store::<Value>("Players").unwrap();
         let profile = players.start_session("p").await.unwrap();
+        (server, profile)
+    }
+
+    /// It had room for all that a save may come to, such as a hand-over. That made 12 KB, which
+    /// each save copied on its way into the queue, and held while it waited.
+    #[tokio::test(start_paused = true)]
+    async fn a_save_has_no_room_of_its_own_for_what_seldom_happens() {
+        let (server, profile) = live_profile().await;
         let session = server.inner.engine.table.live(profile.key()).unwrap();
         let size = size_of_val(&session.save_asked_for());
         assert!(size < 8 << 10, "{size} bytes");
@@ -103,11 +110,7 @@ mod tests {
     /// turn had room for all that it may come to: 10,000 of them took 40 MB for each profile.
     #[tokio::test(start_paused = true)]
     async fn a_save_that_waits_for_its_turn_takes_little() {
-        let env = ManualClock::default().env(1);
-        let store = MemoryStore::new(env.clone());
-        let server = GameServer::builder(store).env(env).start().await.unwrap();
-        let players = server.store::<Value>("Players").unwrap();
-        let profile = players.start_session("p").await.unwrap();
+        let (server, profile) = live_profile().await;
         let session = server.inner.engine.table.live(profile.key()).unwrap();
         let size = size_of_val(&session.clone().save_in_turn());
         assert!(size < 256, "{size} bytes");
@@ -117,11 +120,7 @@ mod tests {
     /// At a shutdown all sessions end at once. Each end had room for all that it may come to.
     #[tokio::test(start_paused = true)]
     async fn an_end_that_waits_for_room_takes_little() {
-        let env = ManualClock::default().env(1);
-        let store = MemoryStore::new(env.clone());
-        let server = GameServer::builder(store).env(env).start().await.unwrap();
-        let players = server.store::<Value>("Players").unwrap();
-        let profile = players.start_session("p").await.unwrap();
+        let (server, profile) = live_profile().await;
         let session = server.inner.engine.table.live(profile.key()).unwrap();
         let (_closed, last) = tokio::sync::oneshot::channel();
         let size = size_of_val(&session.clone().finish_in_turn(SessionEnd::Shutdown, last));
@@ -133,11 +132,7 @@ mod tests {
     /// look behind it.
     #[tokio::test(start_paused = true)]
     async fn a_save_that_waits_for_room_makes_a_look_that_was_wanted_before_it() {
-        let env = ManualClock::default().env(1);
-        let store = MemoryStore::new(env.clone());
-        let server = GameServer::builder(store).env(env).start().await.unwrap();
-        let players = server.store::<Value>("Players").unwrap();
-        let profile = players.start_session("p").await.unwrap();
+        let (server, profile) = live_profile().await;
         let engine = &server.inner.engine;
         let session = engine.table.live(profile.key()).unwrap();
         let all_room = engine.link.room.enter(Rank::First, 64 << 20).await;

@@ -103,6 +103,12 @@ impl Live {
         self.freed.notify_waiters();
     }
 
+    /// Whether an end waits for its turn behind what was called before it. Its last hooks are still
+    /// to come.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.lock().phase == Phase::Closing
+    }
+
     /// Closes the data for good, if `check` agrees to what it is then; edits wait for that.
     /// Otherwise it is open again. None when it was closed before.
     pub(crate) fn close_if<E>(

@@ -18,7 +18,16 @@ def sqlite(output: str) -> list[Figure]:
             *(Figure(f"{what}, beside less", store, "/s", "the writes", base) for base in writes),
             Figure(f"the slowest of a hundred, {at_once}", p99, "ms"),
         ]
-    return figures
+    return figures + left_by_a_save(output)
+
+
+def left_by_a_save(output: str) -> list[Figure]:
+    """Nothing, where an earlier program has not measured it."""
+    names = ["bytes that a save leaves", "in the table of outcomes"]
+    pattern = r"bytes that a save leaves: (-?[\d.]+)(?: in all tables, (-?[\d.]+) of them)?"
+    counts = [count for counts in re.findall(pattern, output) for count in counts if count]
+    pairs = zip(names, counts, strict=False)
+    return [Figure(name, number(count), "bytes") for name, count in pairs]
 
 
 def instructions(output: str) -> list[Figure]:
@@ -172,7 +181,7 @@ def postgres(output: str) -> list[Figure]:
             Figure(f"{what}, beside less", single, "/s", "a bare UPDATE in pgbench", one),
             Figure(f"saves in batches, {at_once}", batched, "/s", "lone saves", single),
         ]
-    return figures
+    return figures + left_by_a_save(output)
 
 
 def messengers(output: str) -> list[Figure]:

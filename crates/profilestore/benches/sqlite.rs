@@ -10,6 +10,9 @@
 //! order of the keys writes fewer of them; the store's committers would not stay in that order.
 //! `IN_ORDER=1` does not shuffle.
 //!
+//! At the end, what a save leaves in the file where no history is kept: the pages in use after
+//! `SAVES` saves (20,000 unless said) beyond those after a few, of the same keys.
+//!
 //! `PART=store`, `bare` or `writes` with `COMMITTERS` and `SAVES` runs one part for so many saves,
 //! for a tool that counts instructions: the difference of two runs is free of what comes before.
 
@@ -117,6 +120,29 @@ fn main() {
             rate / disk
         );
     }
+    let saves = set("SAVES").unwrap_or(20_000.0) as u64;
+    println!("bytes that a save leaves: {:.1}", left_by_a_save(dir.path(), saves));
+}
+
+/// What so many saves add to the pages in use, for each of them. A first few, which fill the pages
+/// that the tables begin with, do not count.
+fn left_by_a_save(folder: &Path, saves: u64) -> f64 {
+    let few = 2 * KEYS as u64;
+    let [before, after] = [few, few + saves].map(|saves| {
+        let path = folder.join(format!("left{saves}"));
+        store(&path, 32, Until::Saves(saves), false);
+        bytes_in_use(&path)
+    });
+    (after - before) / saves as f64
+}
+
+/// The pages of a file that hold something.
+fn bytes_in_use(path: &Path) -> f64 {
+    let conn = Connection::open(path).expect("the file");
+    let number =
+        |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number") as f64;
+    number("PRAGMA wal_checkpoint(TRUNCATE)");
+    number("PRAGMA page_size") * (number("PRAGMA page_count") - number("PRAGMA freelist_count"))
 }
 
 /// A number from the environment.

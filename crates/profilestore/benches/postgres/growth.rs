@@ -8,42 +8,86 @@ use crate::{
     value::{KEYS, VALUE, commit, key, save, value},
 };
 
-pub(super) async fn run(url: &str, schema: &str) {
-    const SAVES: usize = 20_000;
+const SAVES: usize = 20_000;
+
+/// What a save leaves in the tables where no history is kept, and they are tidied up meanwhile as
+/// the server does it in the long run.
+pub(super) async fn left_by_a_save(url: &str, schema: &str) {
+    let client = connect(url).await;
+    let number = async |sql: &str| {
+        client.query_one(sql, &[]).await.expect("an answer").get::<_, i64>(0) as f64
+    };
+    let sizes = async || {
+        let vacuum = format!("VACUUM {schema}.head, {schema}.version, {schema}.settled");
+        client.batch_execute(&vacuum).await.expect("tidied up");
+        let all = format!(
+            "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n \
+             ON n.oid = c.relnamespace WHERE n.nspname = '{schema}' AND c.relkind = 'r'"
+        );
+        [number(&size_of(schema, "settled")).await, number(&all).await]
+    };
+    let store = PostgresStore::open(options(url, schema)).await.expect("a store");
+    // Once before, so that there is room in the tables for the rows that replace others.
+    save_all(&store, false).await;
+    let before = sizes().await;
+    for _ in 0..SAVES / KEYS {
+        save_all(&store, false).await;
+        sizes().await;
+    }
+    let after = sizes().await;
+    let [outcomes, all] = [0, 1].map(|at| (after[at] - before[at]) / SAVES as f64);
+    println!(
+        "bytes that a save leaves: {all:.1} in all tables, {outcomes:.1} of them in `settled`"
+    );
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
     let config: tokio_postgres::Config = url.parse().expect("a URL");
     let (client, connection) =
         config.connect(tokio_postgres::NoTls).await.expect("the server answers");
     tokio::spawn(connection);
+    client
+}
+
+fn size_of(schema: &str, table: &str) -> String {
+    format!("SELECT pg_total_relation_size('{schema}.{table}')")
+}
+
+/// Saves each key once.
+async fn save_all(store: &PostgresStore, keep: bool) {
+    let incarnation = store.identity().await.expect("who it is").incarnation;
+    let keys: Vec<_> = (1..=KEYS).map(key).collect();
+    let states = store.read(&keys, Returning::HEAD).await.expect("read").states;
+    let commits = states.iter().map(|state| {
+        let mut change = save(state, Bytes::from(value(state.version)));
+        if let Change::Write { keep_previous, .. } = &mut change {
+            *keep_previous = keep;
+        }
+        commit(incarnation, change)
+    });
+    for reply in store.commit(commits.collect()).await {
+        reply.expect("saved");
+    }
+}
+
+pub(super) async fn run(url: &str, schema: &str) {
+    let client = connect(url).await;
     let number = async |sql: &str| {
         client.query_one(sql, &[]).await.expect("an answer").get::<_, i64>(0) as f64
     };
-    let size = |table: &str| format!("SELECT pg_total_relation_size('{schema}.{table}')");
     let store = PostgresStore::open(options(url, schema)).await.expect("a store");
-    let incarnation = store.identity().await.expect("who it is").incarnation;
     println!(
         "bytes a save of {VALUE} bytes that do not compress, {KEYS} keys in turn, batches of 64"
     );
     for (keep, what) in [(false, "replaced"), (true, "each version kept")] {
         client.batch_execute("CHECKPOINT").await.expect("a checkpoint");
-        let tables = async || [number(&size("settled")).await, number(&size("version")).await];
+        let tables = async || {
+            [number(&size_of(schema, "settled")).await, number(&size_of(schema, "version")).await]
+        };
         let (log, before) =
             (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
-        let mut states = store
-            .read(&(1..=KEYS).map(key).collect::<Vec<_>>(), Returning::HEAD)
-            .await
-            .expect("read")
-            .states;
         for _ in 0..SAVES / KEYS {
-            let commits = states.iter().map(|state| {
-                let mut change = save(state, Bytes::from(value(state.version)));
-                if let Change::Write { keep_previous, .. } = &mut change {
-                    *keep_previous = keep;
-                }
-                commit(incarnation, change)
-            });
-            let replies = store.commit(commits.collect()).await;
-            states =
-                replies.into_iter().map(|reply| reply.expect("saved").states.remove(0)).collect();
+            save_all(&store, keep).await;
         }
         let (log_after, after) =
             (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);

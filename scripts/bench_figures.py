@@ -72,13 +72,23 @@ def sessions(output: str) -> list[Figure]:
     return figures
 
 
+def beside_parts(what: str, p50: float, output: str) -> list[Figure]:
+    """A hand-over beside what it is made of; nothing, where an earlier program says no parts."""
+    pattern = r"3 bare commits .*?2 bare hints.*?: ([\d.]+) ms; (?:the|a) hand-over"
+    what, beside = f"{what}, beside its parts", "3 bare commits + 2 bare hints"
+    parts = re.findall(pattern, output)[:1]
+    return [Figure(what, p50, "ms", beside, number(base)) for base in parts]
+
+
 def trace(output: str) -> list[Figure]:
     p50, commit = found(r"p50 ([\d.]+) ms \(one bare commit: p50 ([\d.]+) ms\)", output)
     calls, within, between = found(
         r"(\d+) calls; ([\d.]+) ms within them, ([\d.]+) ms between them", output
     )
+    what = "hand-over between two stores on one file"
     return [
-        Figure("hand-over between two stores on one file, p50", p50, "ms", "a bare commit", commit),
+        Figure(f"{what}, p50", p50, "ms", "a bare commit", commit),
+        *beside_parts(what, p50, output),
         Figure("in it, calls of the store", calls, ""),
         Figure("in it, within calls of the store", within, "ms"),
         Figure("in it, between calls", between, "ms"),
@@ -195,6 +205,8 @@ def messengers(output: str) -> list[Figure]:
         ]:
             [p50] = found(pattern, part)
             figures.append(Figure(f"{what} over {name}, p50", p50, "ms", "a bare hint", hint))
+            if what == "hand-over":
+                figures += beside_parts(f"{what} over {name}", p50, part)
     if not figures:
         raise ValueError("no messenger was measured")
     return figures

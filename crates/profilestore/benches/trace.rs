@@ -4,6 +4,10 @@
 //!
 //! Both game servers are in this process, but each has a store and a messenger of its own, as two
 //! processes have: what one commits, the other finds in the file.
+//!
+//! Beside it, what a hand-over is made of at least: three commits, one after the other, and two
+//! hints. A bare hint is the time from a commit's answer until the messenger of the other store
+//! tells of it.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 use std::{
@@ -17,12 +21,14 @@ use parking_lot::Mutex;
 use profilestore::{
     GameServer, ProfileKey, ProfileStore,
     data_store::{
-        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt as _, Identity,
-        KeyQuery, KeyState, NewValue, Retention, Returning, ServerRow, Snapshot, SqliteMessenger,
-        SqliteOptions, SqliteStore, StoreError, StoredVersion, SweepCursor, SweepReport,
-        VersionInfo, VersionLinks, VersionQuery, VersionRef,
+        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt as _, Holder,
+        Identity, Incarnation, KeyQuery, KeyState, LeaseState, NewValue, Retention, Returning,
+        ServerId, ServerRow, Snapshot, SqliteMessenger, SqliteOptions, SqliteStore, StoreError,
+        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery,
+        VersionRef,
     },
     env::Env,
+    messenger::{Hint, Messenger as _},
 };
 use serde::{Deserialize, Serialize};
 
@@ -187,9 +193,9 @@ async fn trace() -> Outcome {
         let took = began.elapsed();
         measured.push(HandOver { took, began, calls: calls.lock().clone() });
     }
-    let commit = bare_commits(&path).await?;
+    let (commit, hint) = (bare_commits(&path).await?, bare_hints(&path).await?);
     measured.sort_by_key(|one| one.took);
-    show(&mut measured[TIMES / 2], commit);
+    show(&mut measured[TIMES / 2], commit, hint);
     for server in [a, b] {
         let _ = server.shutdown().await;
     }
@@ -200,12 +206,20 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn show(one: &mut HandOver, commit: Duration) {
+fn show(one: &mut HandOver, commit: Duration, hint: Duration) {
     one.calls.sort_by_key(|call| call.from);
     println!(
         "hand-over between two stores on one file: p50 {:.2} ms (one bare commit: p50 {:.2} ms)",
         ms(one.took),
         ms(commit)
+    );
+    let parts = 3 * commit + 2 * hint;
+    println!(
+        "3 bare commits + 2 bare hints (p50 {:.2} ms each): {:.2} ms; the hand-over takes {:.2} \
+         times that",
+        ms(hint),
+        ms(parts),
+        one.took.as_secs_f64() / parts.as_secs_f64()
     );
     println!("{:>8} {:>8}  {:<6} call", "from ms", "to ms", "server");
     // What both servers wait for the store, without counting a moment twice.
@@ -226,6 +240,38 @@ fn show(one: &mut HandOver, commit: Duration) {
     );
 }
 
+fn commit(incarnation: Incarnation, change: Change) -> Commit {
+    Commit {
+        id: CommitId(Env::system().uuid()),
+        incarnation,
+        from: None,
+        changes: vec![change],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    }
+}
+
+/// Replaces a version of a key that was never used by a session, with one small value.
+fn write(key: &ProfileKey, version: u64) -> Change {
+    Change::Write {
+        key: key.clone(),
+        epoch: 0,
+        version,
+        value: NewValue::Bytes(bytes::Bytes::from_static(&[1, 0])),
+        user_ids: Vec::new(),
+        cause: Cause::Save,
+        author: "bench".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
 /// The median time of a commit of one small value, on a store of its own on the same file.
 async fn bare_commits(path: &Path) -> Outcome<Duration> {
     let store = SqliteStore::open(path, SqliteOptions::default())?;
@@ -233,30 +279,58 @@ async fn bare_commits(path: &Path) -> Outcome<Duration> {
     let key = ProfileKey::new("Bare", "global", "bare")?;
     let mut took = Vec::new();
     for version in 0..TIMES as u64 {
-        let write = Change::Write {
-            key: key.clone(),
-            epoch: 0,
-            version,
-            value: NewValue::Bytes(bytes::Bytes::from_static(&[1, 0])),
-            user_ids: Vec::new(),
-            cause: Cause::Save,
-            author: "bench".into(),
-            keep_previous: false,
-            seal: false,
-            imported: None,
-        };
-        let commit = Commit {
-            id: CommitId(Env::system().uuid()),
-            incarnation,
-            from: None,
-            changes: vec![write],
-            returning: Returning::HEAD,
-            fingerprint: None,
-        };
+        let commit = commit(incarnation, write(&key, version));
         let began = Instant::now();
         store.commit_one(commit).await?;
         took.push(began.elapsed());
     }
-    took.sort_unstable();
-    Ok(took[took.len() / 2])
+    Ok(median(took))
+}
+
+/// The median time from a commit's answer until another store's messenger tells the server that
+/// holds the key.
+async fn bare_hints(path: &Path) -> Outcome<Duration> {
+    let near = SqliteStore::open(path, SqliteOptions::default())?;
+    let far = SqliteStore::open(path, SqliteOptions::default())?;
+    let incarnation = near.identity().await?.incarnation;
+    let id = ServerId(Env::system().uuid());
+    let (place_id, job_id) = (1, String::from("hints"));
+    let register = Change::RegisterServer {
+        id,
+        place_id,
+        job_id: job_id.clone(),
+        lease_ms: 60_000,
+        host: None,
+        owner: None,
+    };
+    near.commit_one(commit(incarnation, register)).await?;
+    let key = ProfileKey::new("Bare", "global", "hints")?;
+    let holder = Holder {
+        server: Some(id),
+        place_id,
+        job_id,
+        session: Env::system().uuid().to_string(),
+        since_ms: near.identity().await?.now_ms,
+        last_update_ms: None,
+        document: None,
+    };
+    let lease = LeaseState { load_count: 1, holder: Some(holder), ..LeaseState::default() };
+    let change =
+        Change::Lease { key: key.clone(), revision: 0, lease, raise_epoch: false, seal: false };
+    near.commit_one(commit(incarnation, change)).await?;
+    let messenger = SqliteMessenger::new(&near);
+    let mut hints = messenger.subscribe(id).await;
+    let mut took = Vec::new();
+    for version in 0..TIMES as u64 {
+        // At another moment of the messenger's own pace each time.
+        tokio::time::sleep(Duration::from_micros(2000 + 10 * version)).await;
+        far.commit_one(commit(incarnation, write(&key, version))).await?;
+        let committed = Instant::now();
+        let heard = async {
+            while hints.recv().await.is_some_and(|hint| hint != Hint::Look(key.clone())) {}
+            committed.elapsed()
+        };
+        took.push(tokio::time::timeout(Duration::from_secs(5), heard).await?);
+    }
+    Ok(median(took))
 }

@@ -14,8 +14,8 @@
 //! kept.
 //!
 //! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages
-//! to a profile that the other one holds, from sending them until their handler runs, and bare
-//! hints, 2,500 a second. *bytes* is what a save leaves in PostgreSQL's log and tables.
+//! to a profile that the other one holds, from sending them until their handler runs, bare hints,
+//! 2,500 a second, and bare commits. *bytes* is what a save leaves in PostgreSQL's log and tables.
 
 #![expect(
     clippy::disallowed_methods,

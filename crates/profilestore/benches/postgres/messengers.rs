@@ -1,40 +1,75 @@
-//! Two processes on LISTEN/NOTIFY and on NATS: hand-overs, messages and bare hints.
+//! Two processes on LISTEN/NOTIFY and on NATS: hand-overs, messages and bare hints; beside the
+//! hand-overs what they are made of at least, which is three bare commits and two bare hints.
 
 use std::{
     collections::HashMap,
-    process::Command,
+    path::Path,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use profilestore::{
-    GameServer, ProfileStore,
-    data_store::{PostgresOptions, PostgresStore, ServerId},
+    GameServer, ProfileKey, ProfileStore,
+    data_store::{
+        DataStore as _, DataStoreExt as _, KeyState, PostgresOptions, PostgresStore, ServerId,
+    },
     env::Env,
     messenger::{Hint, Messenger, NatsMessenger, NatsOptions, PostgresMessenger},
 };
 
-use crate::{Player, at, options, value::key};
+use crate::{
+    Player, at, options,
+    value::{commit, key, save},
+};
 
 const MESSAGES: usize = 300;
+
+/// What is said before the median of hand-overs.
+const HAND_OVERS: &str = " hand-overs: p50 ";
 
 pub(super) fn run(runtime: &tokio::runtime::Runtime, url: &str, schema: &str) {
     let program = std::env::current_exe().expect("this program");
     for (messenger, name) in [("notify", "LISTEN/NOTIFY"), ("nats", "NATS")] {
         println!("two processes, {name}");
-        for parts in [["hand-over", "hand-over"], ["receive", "send"]] {
-            let children = parts.map(|part| {
-                Command::new(&program)
-                    .args([part, schema, messenger])
-                    .spawn()
-                    .expect("this program again")
-            });
-            for mut child in children {
-                assert!(child.wait().expect("its end").success());
-            }
-        }
-        runtime.block_on(hints(&options(url, schema), messenger));
+        let hand_overs = in_two_processes(&program, ["hand-over", "hand-over"], schema, messenger);
+        in_two_processes(&program, ["receive", "send"], schema, messenger);
+        let hint = runtime.block_on(hints(&options(url, schema), messenger));
+        let commit = runtime.block_on(bare_commits(&options(url, schema), messenger));
+        // Each of the two processes says its median.
+        let medians: Vec<f64> = hand_overs
+            .split(HAND_OVERS)
+            .skip(1)
+            .filter_map(|rest| rest.split(' ').next()?.parse().ok())
+            .collect();
+        let hand_over = medians.iter().sum::<f64>() / medians.len() as f64;
+        let parts = 3.0 * commit + 2.0 * hint;
+        println!(
+            "  3 bare commits (p50 {commit:.2} ms each) + 2 bare hints: {parts:.2} ms; a \
+             hand-over takes {:.2} times that",
+            hand_over / parts
+        );
     }
+}
+
+/// What two processes print, each with its part; it is printed here too.
+fn in_two_processes(program: &Path, parts: [&str; 2], schema: &str, messenger: &str) -> String {
+    let children = parts.map(|part| {
+        Command::new(program)
+            .args([part, schema, messenger])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program again")
+    });
+    let mut printed = String::new();
+    for child in children {
+        let output = child.wait_with_output().expect("its end");
+        assert!(output.status.success());
+        printed.push_str(&String::from_utf8_lossy(&output.stdout));
+    }
+    print!("{printed}");
+    printed
 }
 
 async fn messenger(name: &str, options: &PostgresOptions) -> Arc<dyn Messenger> {
@@ -47,8 +82,9 @@ async fn messenger(name: &str, options: &PostgresOptions) -> Arc<dyn Messenger> 
     Arc::new(NatsMessenger::connect(options).await.expect("a messenger"))
 }
 
-/// Bare hints from one connection to another, each about a key of its own.
-async fn hints(options: &PostgresOptions, name: &str) {
+/// Bare hints from one connection to another, each about a key of its own. Gives the median time in
+/// milliseconds.
+async fn hints(options: &PostgresOptions, name: &str) -> f64 {
     const HINTS: usize = 12_500;
     const EVERY: Duration = Duration::from_micros(400);
     let (near, far) = (messenger(name, options).await, messenger(name, options).await);
@@ -83,6 +119,22 @@ async fn hints(options: &PostgresOptions, name: &str) {
         at(&mut times, 0.5),
         at(&mut times, 0.99)
     );
+    at(&mut times, 0.5)
+}
+
+/// The median time, in milliseconds, of a commit of one small value on a key of its own.
+async fn bare_commits(options: &PostgresOptions, name: &str) -> f64 {
+    let store = PostgresStore::open(options.clone()).await.expect("a store");
+    let incarnation = store.identity().await.expect("who it is").incarnation;
+    let key = ProfileKey::new("Bare", "global", name).expect("a name");
+    let (mut state, mut times) = (KeyState::absent(key), Vec::new());
+    for _ in 0..300 {
+        let commit = commit(incarnation, save(&state, Bytes::from_static(&[1, 0])));
+        let began = Instant::now();
+        state = store.commit_one(commit).await.expect("saved").states.remove(0);
+        times.push(began.elapsed());
+    }
+    at(&mut times, 0.5)
 }
 
 /// The part of one of the two processes.
@@ -164,7 +216,7 @@ async fn hand_over(players: &ProfileStore<Player>) {
     }
     let count = times.len();
     println!(
-        "  {count} hand-overs: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
+        "  {count}{HAND_OVERS}{:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
         at(&mut times, 0.5),
         at(&mut times, 0.9),
         at(&mut times, 0.99)

@@ -113,6 +113,35 @@ def live(output: str) -> list[Figure]:
     return figures
 
 
+def calm(output: str) -> list[Figure]:
+    [data] = found(r"([\d.]+) bytes in memory", output)
+    figures = []
+    for when in ("opened", "idle", "autosaved", "handed over"):
+        [beyond] = found(rf"  {when}: (-?\d+) bytes a session beyond its data", output)
+        what = f"a session beyond its data, {when}"
+        figures.append(Figure(what, beyond, "bytes", "its data", data))
+    [most] = found(r"  shut down: .*?, at most (\d+) MB", output)
+    figures.append(Figure("memory of all, at most", most, "MB"))
+    for what, pattern in [
+        ("opened", r"opening them all, \d+ at a time +([\d.]+) s"),
+        ("one in a hundred autosaved within 60 s", r"autosaves of \d+ that changed +([\d.]+) s"),
+        ("some handed over", r"handing over \d+ that changed, \d+ at a time +([\d.]+) s"),
+        ("the rest shut down", r"shutdown of the other \d+ +([\d.]+) s"),
+    ]:
+        figures.append(Figure(what, *found(pattern, output), "s"))
+    [cores] = found(r"doing nothing +[\d.]+ s, CPU +[\d.]+ s \(([\d.]+) cores\)", output)
+    [p50] = found(r"each p50 ([\d.]+) ms", output)
+    [unsaved] = found(r"unsaved after that: (\d+)", output)
+    [lost] = found(r"not saved: (\d+)", output)
+    return [
+        *figures,
+        Figure("idle", cores, "cores"),
+        Figure("a hand-over of them, p50", p50, "ms"),
+        Figure("not autosaved in time", unsaved, "profiles"),
+        Figure("not saved at the end", lost, "profiles"),
+    ]
+
+
 def crash(output: str) -> list[Figure]:
     pattern = r"p50 ([\d.]+) s, p99 [\d.]+ s, most ([\d.]+) s; (\d+) saves a second; CPU ([\d.]+)"
     p50, most, saves, cores = found(pattern, output)
@@ -219,6 +248,8 @@ PARSERS = {
     "trace": trace,
     "live": live,
     "million": live,
+    "calm-1": calm,
+    "calm-4": calm,
     "crash": crash,
     "edit-all": edit_all,
     "growth": growth,

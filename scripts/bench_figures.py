@@ -241,6 +241,20 @@ def messengers(output: str) -> list[Figure]:
     return figures
 
 
+def processes(output: str) -> list[Figure]:
+    [saves, errors, ready, memory] = found(
+        r"  (\d+) saves a second of all; (\d+) errors; ready after ([\d.]+) s; ([\d.]+) MB", output
+    )
+    most, bound = found(r"connections: at most (\d+) of (\d+)", output)
+    return [
+        Figure("saves of all", saves, "/s"),
+        Figure("saves that failed", errors, ""),
+        Figure("connections, at most", most, "", "what the options allow", bound),
+        Figure("all of them ready", ready, "s"),
+        Figure("memory of a process", memory, "MB"),
+    ]
+
+
 PARSERS = {
     "sqlite": sqlite,
     "instructions": instructions,
@@ -265,4 +279,6 @@ PARSERS = {
     "luau-hour": luau_hour,
     "postgres": postgres,
     "messengers": messengers,
+    "processes": processes,
+    "processes-200": processes,
 }

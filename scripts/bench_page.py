@@ -131,6 +131,10 @@ def section(results: list[dict]) -> list[str]:
     command = f"$ {first['command']}"
     if len(command) > 100:
         before, after = command.rsplit(" --bench", 1)
+        if len(before) > 98:
+            settings, before = before.split(" scripts/", 1)
+            lines.append(f"{settings} \\")
+            before = f"    scripts/{before}"
         lines += [f"{before} \\", f"    --bench{after}"]
     else:
         lines.append(command)

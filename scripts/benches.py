@@ -19,7 +19,8 @@ pair: the earlier program, then this one. They are kept in docs/benchmarks/again
 table has both and the ratio of each pair.
 
 Needs Python 3.11; `instructions` needs perf, `served-wrk` needs wrk, `served-node` needs Node and
-the SDK for TypeScript built, `postgres` and `messengers` need PostgreSQL and nats-server.
+the SDK for TypeScript built, `postgres`, `messengers` and `processes` need PostgreSQL and
+nats-server.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,14 +57,17 @@ class Group:
     alone: str = ""
     # Whether it is run only when it is named: it takes long, or much memory.
     only_named: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
 
     def command(self) -> str:
         if self.alone:
             return self.alone
+        settings = "".join(f"{name}={value} " for name, value in self.environment.items())
         features = " --features postgres,nats" if self.servers else ""
         arguments = " -- " + " ".join(self.arguments) if self.arguments else ""
         servers = "scripts/servers.sh " if self.servers else ""
-        return f"{servers}cargo bench -p {self.package}{features} --bench {self.bench}{arguments}"
+        bench = f"cargo bench -p {self.package}{features} --bench {self.bench}{arguments}"
+        return f"{settings}{servers}{bench}"
 
 
 LIBRARY, LUAU, SERVER = "profilestore", "profilestore-luau", "profilestore-server"
@@ -140,6 +144,25 @@ GROUPS = {
     "postgres": Group(LIBRARY, "postgres", ["saves"], 300, "saves beside pgbench", servers=True),
     "messengers": Group(
         LIBRARY, "postgres", ["messengers"], 300, "hand-overs between processes", servers=True
+    ),
+    "processes": Group(
+        LIBRARY,
+        "postgres",
+        ["processes", "16"],
+        300,
+        "16 processes on one database",
+        servers=True,
+        environment={"SECONDS": "10"},
+    ),
+    "processes-200": Group(
+        LIBRARY,
+        "postgres",
+        ["processes", "200"],
+        900,
+        "200 processes on one database",
+        servers=True,
+        only_named=True,
+        environment={"SECONDS": "10", "POSTGRES_CONNECTIONS": "700"},
     ),
 }
 
@@ -222,7 +245,7 @@ def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[str])
     command = [program, *arguments]
     if group.servers:
         command = ["scripts/servers.sh", *command]
-    return run(command, group.limit)
+    return run(command, group.limit, group.environment)
 
 
 def machine() -> str:

@@ -9,7 +9,7 @@
 # Without PORT a free one is taken. It listens on this machine only. Run as root, the server runs as
 # `postgres`, since it refuses to run as root. Needs Debian's package `postgresql` or PostgreSQL's
 # programs in PATH; POSTGRES_BIN names the folder of another version's programs
-# (scripts/postgres18.sh).
+# (scripts/postgres18.sh). The server allows 300 connections, or POSTGRES_CONNECTIONS.
 set -euo pipefail
 
 programs() { # the newest version's folder of programs, or the one that POSTGRES_BIN names
@@ -55,7 +55,7 @@ start() {
 listen_addresses = '127.0.0.1'
 port = $port
 unix_socket_directories = ''
-max_connections = 300
+max_connections = ${POSTGRES_CONNECTIONS:-300}
 shared_buffers = 256MB
 deadlock_timeout = 200ms
 CONF

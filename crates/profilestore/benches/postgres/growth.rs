@@ -41,7 +41,7 @@ pub(super) async fn left_by_a_save(url: &str, schema: &str) {
     );
 }
 
-async fn connect(url: &str) -> tokio_postgres::Client {
+pub(super) async fn connect(url: &str) -> tokio_postgres::Client {
     let config: tokio_postgres::Config = url.parse().expect("a URL");
     let (client, connection) =
         config.connect(tokio_postgres::NoTls).await.expect("the server answers");

@@ -2,7 +2,7 @@
 //! the same server, durable.
 //!
 //! `scripts/servers.sh cargo bench -p profilestore --features postgres,nats --bench postgres [--
-//! saves|sessions|messengers|bytes]` (its PostgreSQL runs with syncing on), or with
+//! saves|sessions|messengers|bytes|processes COUNT]` (its PostgreSQL runs with syncing on), or with
 //! PROFILESTORE_TEST_POSTGRES as the URL of a role that may make a schema and
 //! PROFILESTORE_TEST_NATS as that of a NATS server. Seconds a measurement in `SECONDS` (default 3).
 //!
@@ -16,6 +16,9 @@
 //! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages
 //! to a profile that the other one holds, from sending them until their handler runs, bare hints,
 //! 2,500 a second, and bare commits. *bytes* is what a save leaves in PostgreSQL's log and tables.
+//! *processes* are 16 processes, or so many, with a game server each on one database; it is run only
+//! when it is named. For 200 of them `POSTGRES_CONNECTIONS=700` lets the server of
+//! `scripts/servers.sh` have as many connections.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,6 +27,7 @@
 
 mod growth;
 mod messengers;
+mod processes;
 mod saves;
 mod sessions;
 mod value;
@@ -51,16 +55,26 @@ fn main() {
         .build()
         .expect("a runtime");
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    if let [part, schema, messenger] = &args[..] {
-        runtime.block_on(messengers::play(part, &options(&url, schema), messenger));
-        return;
-    }
-    let wanted = |what: &str| args.is_empty() || args.iter().any(|arg| arg == what);
     let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
     let time = Duration::from_secs_f64(seconds);
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["process", schema, number, writers, readers] => {
+            let playing = processes::play(&url, schema, number, [*writers, *readers], time);
+            return runtime.block_on(playing);
+        }
+        [part, schema, messenger] => {
+            return runtime.block_on(messengers::play(part, &options(&url, schema), messenger));
+        }
+        _ => {}
+    }
+    let wanted = |what: &str| args.is_empty() || args.iter().any(|arg| arg == what);
     let folder = tempfile::tempdir().expect("a folder");
     let schema = format!("bench_{}", Env::system().uuid().simple());
     runtime.block_on(PostgresStore::migrate(&options(&url, &schema), None)).expect("tables");
+    if args.first().is_some_and(|arg| arg == "processes") {
+        let count = args.get(1).map_or(16, |text| text.parse().expect("a number of processes"));
+        return processes::run(&runtime, &url, &schema, count, time);
+    }
     runtime.block_on(saves::fill(&options(&url, &schema)));
     if wanted("saves") {
         saves::compare(&runtime, &url, &schema, folder.path(), time);

@@ -5,14 +5,16 @@
     scripts/benches.py --runs 1 sqlite      only these groups
     scripts/benches.py --against COMMIT sqlite
                                             these groups, and the same at an earlier commit
+    scripts/benches.py --continue           goes on where an interrupted call ended
     scripts/benches.py --page               no bench; makes the page anew from what is kept
     scripts/benches.py --check              fails when the page is not what the kept results make
     scripts/benches.py --list               the groups, with their commands
 
 What a bench prints is kept as it is in docs/benchmarks/results.jsonl, a line for each run, with
-date, commit and machine. A group that runs again takes the place of its earlier runs. The runs of
-all groups take turns, so that each group sees the machine at several times. A run that takes longer
-than its limit is ended and left out.
+date, commit and machine, as soon as the run is over. A group that runs again takes the place of its
+earlier runs. With --continue the runs that are kept of this commit and machine stay, and only those
+that are missing are made. The runs of all groups take turns, so that each group sees the machine at
+several times. A run that takes longer than its limit is ended and left out.
 
 With --against, an earlier commit is checked out and built in the target folder, and each run is a
 pair: the earlier program, then this one. They are kept in docs/benchmarks/against.jsonl, and their
@@ -279,15 +281,21 @@ def earlier(rev: str, names: list[str]) -> dict[str, str]:
     return build([GROUPS[name] for name in names], folder)
 
 
-def measure(names: list[str], runs: int, sizes: list[str], against: str) -> list[dict]:
+def measure(
+    names: list[str], runs: int, sizes: list[str], against: str, go_on: bool
+) -> list[dict]:
     before = earlier(against, names) if against else None
     programs = build([GROUPS[name] for name in names])
     facts = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
     if against:
         facts["against"] = against
-    results = []
+    file = AGAINST if against else RESULTS
+    same = {name: fact for name, fact in facts.items() if name != "date"}
+    results = [result for result in kept(file) if go_on and same.items() <= result.items()]
     for number in range(1, runs + 1):
         for name in names:
+            if sum(result["group"] == name for result in results) >= number:
+                continue
             load = os.getloadavg()[0]
             began = datetime.datetime.now()
             try:
@@ -307,6 +315,7 @@ def measure(names: list[str], runs: int, sizes: list[str], against: str) -> list
                 | pair
                 | {"load": round(load, 1), "seconds": round(took), "output": output}
             )
+            keep(file, results)
     return results
 
 
@@ -321,7 +330,10 @@ def keep(file: Path, results: list[dict]) -> None:
     all_results = [result for result in kept(file) if result["group"] not in again] + results
     all_results.sort(key=lambda result: order.index(result["group"]))
     file.parent.mkdir(exist_ok=True)
-    file.write_text("".join(json.dumps(result) + "\n" for result in all_results))
+    # The old file stays until the new one is whole.
+    whole = file.with_suffix(".new")
+    whole.write_text("".join(json.dumps(result) + "\n" for result in all_results))
+    whole.replace(file)
 
 
 def main() -> int:
@@ -338,6 +350,9 @@ def main() -> int:
         help="sizes of the group growth; 10000000 needs some 10 GB",
     )
     parser.add_argument("--against", metavar="COMMIT", default="", help="an earlier commit beside")
+    parser.add_argument(
+        "--continue", action="store_true", dest="go_on", help="keep the runs of this commit"
+    )
     parser.add_argument("--page", action="store_true", help="make the page anew")
     parser.add_argument("--check", action="store_true", help="fail when the page is old")
     parser.add_argument("--list", action="store_true", help="name the groups")
@@ -354,11 +369,11 @@ def main() -> int:
     if not (given.page or given.check):
         against = git("rev-parse", "--short", given.against) if given.against else ""
         usual = [name for name, group in GROUPS.items() if not group.only_named]
-        results = measure(given.groups or usual, given.runs, given.sizes, against)
+        names = given.groups or usual
+        results = measure(names, given.runs, given.sizes, against, given.go_on)
         if not results:
             print("no run came to its end; nothing was kept", file=sys.stderr)
             return 1
-        keep(AGAINST if against else RESULTS, results)
     old = write_page(make_page(kept(RESULTS), kept(AGAINST)), only_check=given.check)
     if given.check and old:
         print(f"old: {', '.join(old)}; scripts/benches.py --page makes it anew", file=sys.stderr)

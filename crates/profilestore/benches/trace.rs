@@ -6,8 +6,8 @@
 //! processes have: what one commits, the other finds in the file.
 //!
 //! Beside it, what a hand-over is made of at least: three commits, one after the other, and two
-//! hints. A bare hint is the time from a commit's answer until the messenger of the other store
-//! tells of it.
+//! hints. A bare hint is the time from a commit's answer, upon which the hint is sent, until the
+//! messenger of the other store tells of it.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 use std::{
@@ -287,8 +287,8 @@ async fn bare_commits(path: &Path) -> Outcome<Duration> {
     Ok(median(took))
 }
 
-/// The median time from a commit's answer until another store's messenger tells the server that
-/// holds the key.
+/// The median time from a commit's answer, upon which a hint is sent, until another store's
+/// messenger tells the server that holds the key.
 async fn bare_hints(path: &Path) -> Outcome<Duration> {
     let near = SqliteStore::open(path, SqliteOptions::default())?;
     let far = SqliteStore::open(path, SqliteOptions::default())?;
@@ -318,14 +318,15 @@ async fn bare_hints(path: &Path) -> Outcome<Duration> {
     let change =
         Change::Lease { key: key.clone(), revision: 0, lease, raise_epoch: false, seal: false };
     near.commit_one(commit(incarnation, change)).await?;
-    let messenger = SqliteMessenger::new(&near);
-    let mut hints = messenger.subscribe(id).await;
+    let (to, from) = (SqliteMessenger::new(&near), SqliteMessenger::new(&far));
+    let mut hints = to.subscribe(id).await;
     let mut took = Vec::new();
     for version in 0..TIMES as u64 {
         // At another moment of the messenger's own pace each time.
         tokio::time::sleep(Duration::from_micros(2000 + 10 * version)).await;
         far.commit_one(commit(incarnation, write(&key, version))).await?;
         let committed = Instant::now();
+        from.hint(id, &key).await;
         let heard = async {
             while hints.recv().await.is_some_and(|hint| hint != Hint::Look(key.clone())) {}
             committed.elapsed()

@@ -255,6 +255,20 @@ def processes(output: str) -> list[Figure]:
     ]
 
 
+def operators(output: str) -> list[Figure]:
+    figures = []
+    pattern = r"\| `(.+?)` \| ([\d.]+) s \| (\d+) /s \| .*? s \| (.*?) \| (\d+ MB|-) \| 0 \|"
+    for what, seconds, rate, thirds, _ in re.findall(pattern, output):
+        figures += [Figure(what, number(seconds), "s"), Figure(f"{what}: rate", number(rate), "/s")]
+        if thirds != "-":
+            first, _, last = (number(third) for third in thirds.removesuffix(" MB").split(" · "))
+            name = f"{what}: memory, the last third"
+            figures.append(Figure(name, last, "MB", "the first third", first))
+    if not figures:
+        raise ValueError("no command was measured")
+    return figures
+
+
 PARSERS = {
     "sqlite": sqlite,
     "instructions": instructions,
@@ -267,6 +281,7 @@ PARSERS = {
     "crash": crash,
     "edit-all": edit_all,
     "growth": growth,
+    "operators": operators,
     "served": bench_served.served,
     "served-roll": bench_served.roll,
     "served-crash": bench_served.crash,

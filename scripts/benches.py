@@ -73,6 +73,8 @@ class Group:
 
 
 LIBRARY, LUAU, SERVER = "profilestore", "profilestore-luau", "profilestore-server"
+# Its program is no bench: scripts/large.sh runs and measures its commands.
+COMMANDS = "profilestore-cli"
 GROUPS = {
     "sqlite": Group(LIBRARY, "sqlite", [], 120, "the store alone, beside its bare statements"),
     "instructions": Group(
@@ -113,6 +115,15 @@ GROUPS = {
         only_named=True,
     ),
     "growth": Group(LIBRARY, "growth", [], 900, "what the size of a store costs"),
+    "operators": Group(
+        COMMANDS,
+        "profilestore",
+        ["1000000", "--versions", "1", "--only", "import,list,search,export"],
+        3600,
+        "operators' commands on 1,000,000 profiles",
+        alone="scripts/benches.py --runs 1 operators",
+        only_named=True,
+    ),
     "served": Group(SERVER, "served", [], 600, "sessions through a server process"),
     "served-roll": Group(SERVER, "served", ["roll"], 900, "server processes replaced under play"),
     "served-crash": Group(SERVER, "served", ["crash"], 600, "play lost, 10,000 remote sessions"),
@@ -181,17 +192,20 @@ def build(groups: list[Group], root: Path = ROOT) -> dict[str, str]:
         environment["CARGO_TARGET_DIR"] = str(root / "target")
     for package in sorted({group.package for group in groups}):
         mine = [group for group in groups if group.package == package]
-        command = ["cargo", "bench", "--no-run", "--message-format=json", "-p", package]
+        build_it, kind = ["bench", "--no-run"], "bench"
+        if package == COMMANDS:
+            build_it, kind = ["build", "--release"], "bin"
+        command = ["cargo", *build_it, "--message-format=json", "-p", package]
         if any(group.servers for group in mine):
             command += ["--features", "postgres,nats"]
         for bench in sorted({group.bench for group in mine}):
-            command += ["--bench", bench]
+            command += [f"--{kind}", bench]
         built = subprocess.run(
             command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
         for line in built.stdout.splitlines():
             message = json.loads(line)
-            if message.get("executable") and "bench" in message["target"]["kind"]:
+            if message.get("executable") and kind in message["target"]["kind"]:
                 programs[message["target"]["name"]] = message["executable"]
     return programs
 
@@ -247,6 +261,8 @@ def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[str])
     command = [program, *arguments]
     if group.servers:
         command = ["scripts/servers.sh", *command]
+    if group.package == COMMANDS:
+        command = ["scripts/large.sh", *command]
     return run(command, group.limit, group.environment)
 
 

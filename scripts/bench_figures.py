@@ -23,11 +23,15 @@ def sqlite(output: str) -> list[Figure]:
 
 def left_by_a_save(output: str) -> list[Figure]:
     """Nothing, where an earlier program has not measured it."""
-    names = ["bytes that a save leaves", "in the table of outcomes"]
-    pattern = r"bytes that a save leaves: (-?[\d.]+)(?: in all tables, (-?[\d.]+) of them)?"
-    counts = [count for counts in re.findall(pattern, output) for count in counts if count]
-    pairs = zip(names, counts, strict=False)
-    return [Figure(name, number(count), "bytes") for name, count in pairs]
+    everywhere = re.findall(r"bytes that a save leaves: ([\d.]+)$", output, re.MULTILINE)
+    outcomes = re.findall(r"bytes that a save leaves in `settled`: ([\d.]+)", output)
+    # Earlier programs told of all tables too, of which vacuum takes parts away.
+    earlier = r"bytes that a save leaves: .* in all tables, ([\d.]+) of them in `settled`"
+    outcomes += re.findall(earlier, output)
+    what = "bytes that a save leaves"
+    figures = [Figure(what, number(count), "bytes") for count in everywhere]
+    figures += [Figure(f"{what} in `settled`", number(count), "bytes") for count in outcomes]
+    return figures
 
 
 def instructions(output: str) -> list[Figure]:

@@ -10,8 +10,8 @@
 //! is pgbench with the one statement that the store sends for a lone save. *single* is the store
 //! with one commit a transaction and as many connections as clients, which makes every save a lone
 //! one, and then its ratio to each of the two; *batched* is the store as it is by default. Client
-//! and server share the machine. At the end, what a save leaves in the tables where no history is
-//! kept.
+//! and server share the machine. At the end, what a save leaves in the
+//! table of outcomes.
 //!
 //! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages
 //! to a profile that the other one holds, from sending them until their handler runs, bare hints,

@@ -127,6 +127,8 @@ impl Witness for Clerk {
         let now = Instant::now();
         let outcome = books.invariants.active.asked(now, (commit, result), &books.told);
         books.check(outcome);
+        let outcome = books.invariants.unknown.answered(commit, result);
+        books.check(outcome);
         if !applied {
             return;
         }

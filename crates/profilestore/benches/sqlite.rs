@@ -203,11 +203,6 @@ fn bare(path: &Path, batch: usize, until: Until, keep: bool, what: Bare) -> f64 
                 Bare::Statements => read_head(&conn, &names[at]),
                 Bare::Writes => heads[at],
             };
-            let sql = "INSERT INTO settled (id, at_ms, aborted, fingerprint) VALUES (?1, ?2, 0, \
-                ?3) ON CONFLICT DO NOTHING";
-            let outcome = env.uuid();
-            let row = params![outcome.as_bytes().as_slice(), now, None::<i64>];
-            conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("an outcome");
             let value = values[(count / KEYS + 1) % VALUES].as_slice();
             // Like a checksum, it takes four bytes of the row in half of the saves, otherwise six.
             let sum = (count as u32).wrapping_mul(2_654_435_769);
@@ -216,11 +211,11 @@ fn bare(path: &Path, batch: usize, until: Until, keep: bool, what: Bare) -> f64 
             } else {
                 overwrite_version(&conn, (version, current), now, (value, sum))
             };
-            let sql = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5 \
-                WHERE id = ?1";
-            conn.prepare_cached(sql)
-                .and_then(|mut s| s.execute([id, version + 1, current, now, 0]))
-                .expect("a head");
+            let sql = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5, \
+                last_save = ?6 WHERE id = ?1";
+            let save = env.uuid();
+            let row = params![id, version + 1, current, now, 0, save.as_bytes().as_slice()];
+            conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("a head");
             heads[at] = (id, version + 1, current);
             count += 1;
         }
@@ -232,7 +227,7 @@ fn bare(path: &Path, batch: usize, until: Until, keep: bool, what: Bare) -> f64 
 fn read_head(conn: &Connection, name: &str) -> (i64, i64, i64) {
     let sql = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, \
         h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
-        h.lease FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
+        h.lease, h.last_save FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
     let mut read = conn.prepare_cached(sql).expect("a statement");
     read.query_row(["PlayerData", "global", name], |row| {
         Ok((row.get(0)?, row.get(2)?, row.get(4)?))

@@ -103,6 +103,10 @@ mod chosen {
         ReusedRequestDone,
         /// A request that found nothing to change is done when it comes again behind others
         UnchangedForgotten,
+        /// A save by the holder leaves no id behind
+        LastSaveForgotten,
+        /// The id of a holder's last save is gone once another server has the profile
+        LastSaveNotHandedOn,
         /// A stranger may resume a game server
         OwnerUnchecked,
         /// A host calls a session lost without a check that it is the host

@@ -24,6 +24,7 @@ pub mod order;
 mod release;
 pub mod starts;
 mod trades;
+mod unknown;
 
 /// A guarantee that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,7 @@ pub struct Invariants {
     pub lost: lost::Lost,
     pub order: order::CallOrder,
     pub trades: trades::Trades,
+    pub unknown: unknown::Unknown,
 }
 
 impl Invariants {

@@ -13,7 +13,7 @@ use profilestore::data_store::{
 
 use crate::{
     at, options,
-    value::{KEYS, VALUE, commit, key, save, value},
+    value::{KEYS, VALUE, commit, held, key, save, value},
 };
 
 /// pgbench's scripts; `:n` is a key, `:payload` the value.
@@ -24,15 +24,17 @@ UPDATE head SET version = version + 1, stored_ms = stored_ms + 1, value = decode
 /// What the store sends for a lone save.
 const SAME_STATEMENT: &str = "\\set n random(1, 1000)
 WITH wrote AS (UPDATE head h SET version = h.version + 1, flags = 0, written_ms = h.stored_ms, stored_ms = h.stored_ms,
- load_count = 0, cause = 'save', author = 'job', label = NULL, checksum = 1, value = decode(:payload, 'hex')
+ load_count = 0, cause = 'save', author = 'job', label = NULL, checksum = 1, value = decode(:payload, 'hex'),
+ last_save = CASE WHEN h.holder = '00000000-0000-7000-8000-000000000007' THEN gen_random_uuid() ELSE h.last_save END
  WHERE h.store = 'PlayerData' AND h.scope = 'global' AND h.key = 'Player_' || :n AND h.epoch = 0 AND h.version > 0
- AND h.users = '' AND (h.holder IS NULL OR h.holder = '00000000-0000-7000-8000-000000000000')
+ AND h.users = '' AND (h.holder IS NULL OR h.holder = '00000000-0000-7000-8000-000000000007')
  AND (h.waiting = 0 OR COALESCE(h.inbox_revision = 0, true)) AND starts_with(h.lease, '{')
  AND (SELECT m.value FROM meta m WHERE m.name = 'incarnation') <> '' AND clock_timestamp() BETWEEN '2020-01-01' AND '2200-01-01'
  AND h.stored_ms <= 9999999999999 AND h.flags = 0 AND h.stored_ms >= 0 RETURNING h.*, clock_timestamp() AS now),
- known AS (INSERT INTO settled (id, at_ms, aborted, fingerprint) SELECT gen_random_uuid(), 0, false, NULL FROM wrote)
+ known AS (INSERT INTO settled (id, at_ms, aborted, fingerprint) SELECT gen_random_uuid(), 0, false, NULL FROM wrote
+  WHERE wrote.last_save IS NULL)
 SELECT h.epoch, h.version, h.created_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting,
- h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint,
+ h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint, h.last_save,
  s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms, s.host, s.generation, s.owner, h.now
  FROM wrote h LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder]);
 ";
@@ -132,8 +134,12 @@ fn pgbench(
 pub(super) async fn fill(options: &PostgresOptions) {
     let store = PostgresStore::open(options.clone()).await.expect("a store");
     let incarnation = store.identity().await.expect("who it is").incarnation;
-    let commits = (1..=KEYS)
-        .map(|n| commit(incarnation, save(&KeyState::absent(key(n)), Bytes::from(value(2)))));
+    let commits = (1..=KEYS).map(|n| {
+        let state = KeyState::absent(key(n));
+        let mut made = commit(incarnation, save(&state, Bytes::from(value(2))));
+        made.changes.push(held(&state));
+        made
+    });
     for reply in store.commit(commits.collect()).await {
         reply.expect("written");
     }

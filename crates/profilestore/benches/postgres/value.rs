@@ -3,19 +3,26 @@
 use bytes::Bytes;
 use profilestore::{
     ProfileKey,
-    data_store::{Cause, Change, Commit, CommitId, Incarnation, KeyState, NewValue, Returning},
+    data_store::{
+        Cause, Change, Commit, CommitId, Holder, Incarnation, KeyState, LeaseState, NewValue,
+        Returning, ServerId,
+    },
     env::Env,
 };
+use uuid::Uuid;
 
 pub(super) const KEYS: usize = 1000;
 pub(super) const VALUE: usize = 4096;
 
-/// A commit of one change.
+/// The server that holds all profiles.
+const SERVER: ServerId = ServerId(Uuid::from_u128(0x7000_8000_0000_0000_0007));
+
+/// A commit of one change, by the server that holds the profile.
 pub(super) fn commit(incarnation: Incarnation, change: Change) -> Commit {
     Commit {
         id: CommitId(Env::system().uuid()),
         incarnation,
-        from: None,
+        from: Some(SERVER),
         changes: vec![change],
         returning: Returning::HEAD,
         fingerprint: None,
@@ -24,6 +31,26 @@ pub(super) fn commit(incarnation: Incarnation, change: Change) -> Commit {
 
 pub(super) fn key(n: usize) -> ProfileKey {
     ProfileKey::new("PlayerData", "global", &format!("Player_{n}")).expect("a name")
+}
+
+/// Makes the server the holder of a profile.
+pub(super) fn held(state: &KeyState) -> Change {
+    let holder = Holder {
+        server: Some(SERVER),
+        place_id: 1,
+        job_id: "job".into(),
+        session: "0192f0c1-2345-7abc-8def-0123456789ab".into(),
+        since_ms: 1_768_472_400_000,
+        last_update_ms: None,
+        document: None,
+    };
+    Change::Lease {
+        key: state.key.clone(),
+        revision: state.lease_revision,
+        lease: LeaseState { load_count: 1, holder: Some(holder), ..LeaseState::default() },
+        raise_epoch: false,
+        seal: false,
+    }
 }
 
 pub(super) fn save(state: &KeyState, payload: Bytes) -> Change {

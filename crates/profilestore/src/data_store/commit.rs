@@ -235,7 +235,9 @@ pub enum Change {
         revision: u64,
     },
     /// Makes sure that a commit is never applied: leaves a marker under its id. Fails with
-    /// [`ConflictKind::AlreadyApplied`] when it was. Must be the only change of its commit.
+    /// [`ConflictKind::AlreadyApplied`] when it was. Must be the only change of its commit. Not for
+    /// a save by the holder and nothing else
+    /// ([`rules::is_own_save`](super::rules::is_own_save)): its id is found in its key alone.
     Abort {
         /// The commit that is to fail from now on.
         commit: CommitId,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    Change, Digest, KeyState, LeaseState, MessageId, NewValue, Returning, ServerRow, StoredMessage,
-    StoredVersion, VersionInfo, VersionLinks, VersionRef,
+    Change, CommitId, Digest, KeyState, LeaseState, MessageId, NewValue, Returning, ServerRow,
+    StoredMessage, StoredVersion, VersionInfo, VersionLinks, VersionRef,
     content::content_digest,
     rules::{self, Counters, MessageFacts},
 };
@@ -28,6 +28,8 @@ pub struct KeyContents {
     last_message: u64,
     /// The kept versions by ascending number; the last one is the current one.
     versions: Vec<Version>,
+    /// The last of [`rules::is_own_save`] since the epoch was raised.
+    last_save: Option<CommitId>,
     inbox: BTreeMap<u64, Message>,
     receipts: BTreeMap<Digest, Receipt>,
     /// What commits of versions did beyond the key, by the versions' numbers.
@@ -149,6 +151,16 @@ impl KeyContents {
             Change::Lease { seal: true, .. } => current.sealed = true,
             _ => {}
         }
+    }
+
+    /// The id of the last save by the holder of this epoch. See [`rules::is_own_save`].
+    pub fn last_save(&self) -> Option<CommitId> {
+        self.last_save
+    }
+
+    /// Notes the id of a save by the holder, over the one before; or takes that out.
+    pub fn set_last_save(&mut self, save: Option<CommitId>) {
+        self.last_save = save;
     }
 
     /// Keeps what [`rules::links`] found for this key.

@@ -185,8 +185,8 @@ impl State {
         let conflict = |kind, state, server| {
             Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })))
         };
-        if let Some(outcome) = self.outcomes.get(&commit.id) {
-            return match rules::judge_known(&commit, *outcome) {
+        if let Some(outcome) = self.outcome_of(&commit) {
+            return match rules::judge_known(&commit, outcome) {
                 Some(kind) => conflict(kind, None, None),
                 None => Ok(self.reply(&commit, now_ms, true, Vec::new())),
             };
@@ -205,6 +205,7 @@ impl State {
         }
 
         let Ok(links) = rules::links(self, &commit, now_ms);
+        self.keep_last_saves(&commit, now_ms);
         let before: BTreeMap<ProfileKey, LeaseState> = rules::keys_of(&commit)
             .into_iter()
             .map(|key| {
@@ -231,7 +232,14 @@ impl State {
                 contents.link(links);
             }
         }
-        self.keep_outcome(commit.id, Outcome::Applied(commit.fingerprint), now_ms);
+        match rules::keys_of(&commit)[..] {
+            [key] if rules::is_own_save(&commit, &before[key]) => {
+                if let Some(contents) = self.keys.get_mut(key) {
+                    contents.set_last_save((!defect!(LastSaveForgotten)).then_some(commit.id));
+                }
+            }
+            _ => self.keep_outcome(commit.id, Outcome::Applied(commit.fingerprint), now_ms),
+        }
 
         let mut notified = Vec::new();
         for key in changed {
@@ -290,6 +298,31 @@ impl State {
             change => change
                 .key()
                 .is_some_and(|key| self.keys.entry(key.clone()).or_default().apply(change, now_ms)),
+        }
+    }
+
+    /// What became of a commit, if that is known.
+    fn outcome_of(&self, commit: &Commit) -> Option<Outcome> {
+        let kept = self.outcomes.get(&commit.id).copied();
+        kept.or_else(|| {
+            let key = rules::only_saves(commit).then(|| commit.changes[0].key()).flatten()?;
+            let last = self.keys.get(key)?.last_save();
+            (last == Some(commit.id)).then_some(Outcome::Applied(None))
+        })
+    }
+
+    /// Keeps the last saves of the holders that a commit shuts out.
+    fn keep_last_saves(&mut self, commit: &Commit, now_ms: i64) {
+        for change in &commit.changes {
+            if let Change::Lease { key, raise_epoch: true, .. } = change
+                && let Some(contents) = self.keys.get_mut(key)
+                && let Some(last) = contents.last_save()
+            {
+                contents.set_last_save(None);
+                if !defect!(LastSaveNotHandedOn) {
+                    self.keep_outcome(last, Outcome::Applied(None), now_ms);
+                }
+            }
         }
     }
 

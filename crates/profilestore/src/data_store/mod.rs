@@ -155,7 +155,10 @@ impl Digest {
 ///   aborted first ([`Change::Abort`]) fails with [`ConflictKind::Aborted`] for as long. A commit
 ///   of nothing but [`Change::Check`]s and [`Change::CheckHost`]s that has no fingerprint writes
 ///   nothing and is not kept; one of nothing but renewals is known until the next one of the same
-///   row and cannot be aborted ([`Change::RenewServer`]).
+///   row and cannot be aborted ([`Change::RenewServer`]). In the same way, a save by the server
+///   that holds the profile, alone in its commit ([`rules::is_own_save`]), is known until that
+///   server's next one in the same epoch, and cannot be aborted. The last one of an epoch is known
+///   for at least 7 days from the end of the epoch on.
 /// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`],
 ///   [`StoreError::Invalid`] and [`StoreError::Replaced`] mean that nothing was applied, now or
 ///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].

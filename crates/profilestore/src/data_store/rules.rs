@@ -8,17 +8,20 @@
 //! In a commit's transaction a backend does this:
 //!
 //! 1. [`check_commit`] and [`check_incarnation`];
-//! 2. answer an id that is known already: [`judge_known`];
+//! 2. answer an id that is known already: [`judge_known`]; for a commit of [`only_saves`] also when
+//!    the key's last save is the one of this id;
 //! 3. [`judge`]; a [`Fault`] is answered as [`StoreError::Conflict`];
 //! 4. a commit of [`only_checks`] ends here;
 //! 5. apply the changes: [`in_order`], [`new_version`], [`keeps_previous`]; and keep the [`links`],
 //!    which are found in the state before;
-//! 6. keep the id as applied, for [`OUTCOME_KEPT_MS`];
+//! 6. keep the id as applied, for [`OUTCOME_KEPT_MS`]; of a save by the holder, [`is_own_save`],
+//!    in the key, as its last save, over the one before. Before a change that raises the epoch,
+//!    the key's last save is kept as all others are;
 //! 7. leave notices for the servers that are [`notified`], if their rows are there and not dead;
 //! 8. reply: the states of [`keys_of`], the row of [`server_of`], the notices of [`renewed`].
 
 use super::{
-    Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState,
+    Cause, Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState,
     MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, ServerId, ServerRow,
     StoreError, VersionInfo, content::is_same_content,
 };
@@ -149,6 +152,20 @@ pub fn only_checks(commit: &Commit) -> bool {
     let checks = |change| matches!(change, &Change::Check { .. } | &Change::CheckHost { .. });
     let is_kept = commit.fingerprint.is_some() && !defect!(UnchangedForgotten);
     !is_kept && commit.changes.iter().all(checks)
+}
+
+/// True for a commit that may be one of [`is_own_save`]: a save and nothing else.
+pub fn only_saves(commit: &Commit) -> bool {
+    let [Change::Write { cause, imported, .. }] = &commit.changes[..] else { return false };
+    *cause == Cause::Save && imported.is_none() && commit.fingerprint.is_none()
+}
+
+/// True for a save by the server that holds the profile, and nothing else. Of these the id of the
+/// last one is kept, in the key: a holder saves a profile again only when it knows what became of
+/// the save before. `lease`: the key's, before the commit.
+pub fn is_own_save(commit: &Commit, lease: &LeaseState) -> bool {
+    let holder = lease.holder.as_ref().and_then(|holder| holder.server);
+    only_saves(commit) && commit.from.is_some() && commit.from == holder
 }
 
 /// Judges a well formed commit's preconditions against the state before it, in their order. None:

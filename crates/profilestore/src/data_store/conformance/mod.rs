@@ -30,6 +30,7 @@ mod hosts;
 mod links;
 mod listing;
 mod messages;
+mod saves;
 mod servers;
 
 pub use commits::*;
@@ -38,6 +39,7 @@ pub use hosts::*;
 pub use links::*;
 pub use listing::*;
 pub use messages::*;
+pub use saves::*;
 pub use servers::*;
 
 pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -283,6 +285,10 @@ fn value(state: &KeyState) -> Option<&str> {
 macro_rules! store_conformance {
     ($factory:expr) => {
         $crate::store_conformance! { @cases $factory;
+            a_holders_last_save_is_applied_once
+            a_holders_last_save_is_known_behind_other_writes
+            the_last_save_of_a_holder_that_is_shut_out_is_known
+            other_commits_are_known_one_by_one
             an_unused_key_is_absent
             a_first_write_makes_version_1
             a_write_needs_epoch_and_version
@@ -383,6 +389,7 @@ mod tests {
             include_str!("links.rs"),
             include_str!("listing.rs"),
             include_str!("messages.rs"),
+            include_str!("saves.rs"),
             include_str!("servers.rs"),
         ];
         let cases = files

@@ -20,6 +20,7 @@ use crate::{
     key::ProfileKey,
 };
 
+mod known;
 mod view;
 
 /// What was read of the store before the batch, changed as its commits are applied.
@@ -147,8 +148,8 @@ impl Batch {
         if let Err(err) = self.readable(commit) {
             return Verdict::Refused(err);
         }
-        if let Some(outcome) = self.outcomes.get(&commit.id) {
-            return match rules::judge_known(commit, *outcome) {
+        if let Some(outcome) = self.outcome_of(commit) {
+            return match rules::judge_known(commit, outcome) {
                 None => Verdict::Replied { already_applied: true, wrote: false },
                 Some(kind) => Verdict::Conflict(Fault::Commit(kind)),
             };
@@ -177,6 +178,7 @@ impl Batch {
 
     fn apply(&mut self, commit: &Commit) {
         let mut done: BTreeMap<&ProfileKey, Done> = BTreeMap::new();
+        let mut shut_out = Vec::new();
         // Leases first: a version tells the load count, and a lease's seal is for the version,
         // after the commit.
         for change in &commit.changes {
@@ -188,6 +190,8 @@ impl Batch {
                 (done.touched.rest, done.noticed) = (true, true);
                 head.lease_revision += 1;
                 head.epoch += u64::from(*raise_epoch);
+                // The holder that is shut out may still ask for it.
+                shut_out.extend(head.last_save.take_if(|_| *raise_epoch));
             }
         }
         // Pins before writes: a version that is pinned and replaced in one commit stays.
@@ -206,10 +210,9 @@ impl Batch {
                 head.flags |= SEALED;
             }
         }
-        // A renewal stands in the row itself.
-        if !rules::only_renews(commit) {
-            self.writes.outcomes.insert(commit.id, Outcome::Applied(commit.fingerprint));
-        }
+        let applied = |last| (last, Outcome::Applied(None));
+        self.writes.outcomes.extend(shut_out.into_iter().map(applied));
+        self.keep_id(commit);
         for (key, Done { lease_before, touched, noticed }) in done {
             if touched.data || touched.rest {
                 let all = self.writes.heads.entry(key.clone()).or_default();

@@ -2,13 +2,15 @@
 //!
 //! It is for the plain case: the next version of one profile under its epoch and version, by its
 //! holder or while nobody holds it, with the same users, and nothing in the inbox that the caller
-//! wants to see. The statement looks for the row that is so, writes head, history and outcome, and
-//! answers with what is there then. In every other case it finds no row, or fails as a whole, and
+//! wants to see. The statement looks for the row that is so, writes head, history and outcome (a
+//! holder's save and nothing else has that in the head: [`rules::is_own_save`]), and answers with
+//! what is there then. In every other case it finds no row, or fails as a whole, and
 //! nothing is applied; the commit then goes the way of all others, on which the shared rules judge
 //! it. So nothing is ever refused here, and a condition too many costs a round trip and no more.
 //!
 //! * **Twice.** A commit that was applied before finds another version. One that was aborted finds
-//!   its id in `settled`: the insert fails, and the write with it. So there is no `ON CONFLICT`.
+//!   its id in `settled`: the insert fails, and the write with it. So there is no `ON CONFLICT`. A
+//!   holder's save is never aborted.
 //! * **At once.** All conditions are about the row itself. A statement that waits for another
 //!   transaction looks at them again in the row that this one left (READ COMMITTED). What it keeps
 //!   in the history is read with the row locked, and a lock of others is not waited for there.
@@ -64,7 +66,8 @@ macro_rules! is_plain {
 macro_rules! update {
     () => {
         "UPDATE head h SET version = h.version + 1, flags = $15, written_ms = $13, stored_ms = $13, load_count = $16, \
-         cause = $17, author = $18, label = NULL, checksum = $19, value = $20"
+         cause = $17, author = $18, label = NULL, checksum = $19, value = $20, \
+         last_save = CASE WHEN $23::bool AND h.holder = $7 THEN $21::uuid ELSE h.last_save END"
     };
 }
 
@@ -73,7 +76,8 @@ macro_rules! and_answer {
         concat!(
             " RETURNING h.*, clock_timestamp() AS now), \
              known AS (INSERT INTO settled (id, at_ms, aborted, fingerprint) \
-             SELECT $21::uuid, $13::bigint, false, $22::bigint FROM wrote) SELECT ",
+             SELECT $21::uuid, $13::bigint, false, $22::bigint FROM wrote \
+             WHERE wrote.last_save IS DISTINCT FROM $21::uuid) SELECT ",
             head_columns!(),
             ", h.now FROM wrote h LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder])"
         )
@@ -99,7 +103,7 @@ pub(super) const SAVE_AND_KEEP: &str = concat!(
      kept AS (INSERT INTO version (store, scope, key, number, written_ms, stored_ms, superseded_ms, load_count, \
      flags, cause, author, label, checksum, value) \
      SELECT s.store, s.scope, s.key, s.version, s.written_ms, s.stored_ms, $13, s.load_count, s.flags & 7, s.cause, s.author, \
-     s.label, s.checksum, s.value FROM seen s WHERE $23 OR s.flags <> 0 OR s.stored_ms < $14), wrote AS (",
+     s.label, s.checksum, s.value FROM seen s WHERE $24 OR s.flags <> 0 OR s.stored_ms < $14), wrote AS (",
     update!(),
     " FROM seen WHERE h.store = ANY(ARRAY[seen.store]) AND h.scope = seen.scope AND h.key = seen.key",
     and_answer!()
@@ -274,7 +278,8 @@ impl Inner {
             .with(sum)
             .with(&value[..])
             .with(commit.id.0)
-            .with(commit.fingerprint.map(u64::cast_signed));
+            .with(commit.fingerprint.map(u64::cast_signed))
+            .with(rules::only_saves(commit));
         if keeps {
             step.push(*keep_previous);
         }

@@ -116,6 +116,10 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 7 {
         conn.batch(UNTIMED_INDEX).await?;
     }
+    if step < 8 {
+        // The id of a holder's last save.
+        conn.batch("ALTER TABLE head ADD COLUMN last_save uuid").await?;
+    }
     schema::mark(conn).await
 }
 

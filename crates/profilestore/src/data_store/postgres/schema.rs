@@ -31,7 +31,7 @@ pub(super) const SEALED: i64 = 8;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a store has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 7;
+pub(super) const STEPS: i64 = 8;
 
 /// What `meta` says in a schema that is a store's.
 pub(super) const APPLICATION: &str = "profilestore";
@@ -66,6 +66,7 @@ CREATE TABLE head (
     lease text NOT NULL DEFAULT '{}',
     checksum integer,
     value bytea,
+    last_save uuid,
     PRIMARY KEY (store, scope, key)
 ) WITH (fillfactor = 80);
 ALTER TABLE head ALTER COLUMN value SET STORAGE EXTERNAL;

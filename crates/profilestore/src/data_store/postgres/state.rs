@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::schema::{IMPORTED, PINNED, REMOVED, SEALED};
 use crate::{
     data_store::{
-        Cause, HostId, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError,
+        Cause, CommitId, HostId, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError,
         StoredMessage, VersionInfo, checksum,
         rules::{Counters, Replaced},
     },
@@ -18,7 +18,8 @@ use crate::{
 macro_rules! own_columns {
     () => {
         "h.epoch, h.version, h.created_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
-         h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint"
+         h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint, \
+         h.last_save"
     };
 }
 pub(super) use own_columns;
@@ -32,7 +33,7 @@ macro_rules! head_columns {
 pub(super) use head_columns;
 
 /// How many columns that are.
-pub(super) const HEAD_COLUMNS: usize = 28;
+pub(super) const HEAD_COLUMNS: usize = 29;
 
 /// What [`server_of_row`] reads.
 macro_rules! server_columns {
@@ -67,6 +68,8 @@ pub(super) struct Head {
     pub(super) last_message: u64,
     pub(super) waiting: u64,
     pub(super) lease: LeaseState,
+    /// The last of [`rules::is_own_save`](crate::data_store::rules::is_own_save) in this epoch.
+    pub(super) last_save: Option<CommitId>,
     /// About the current version; None with version 0.
     pub(super) info: Option<VersionInfo>,
     pub(super) value: Value,
@@ -88,6 +91,7 @@ impl Head {
             last_message: 0,
             waiting: 0,
             lease: LeaseState::default(),
+            last_save: None,
             info: None,
             value: Value::Known(None),
             holder: None,
@@ -121,8 +125,8 @@ impl Head {
                 })
             })
             .transpose()?;
-        let holder = get::<Option<Uuid>>(row, first + 17)?
-            .map(|_| server_of_row(row, first + 17))
+        let holder = get::<Option<Uuid>>(row, first + 18)?
+            .map(|_| server_of_row(row, first + 18))
             .transpose()?;
         Ok(Self {
             exists: true,
@@ -135,6 +139,7 @@ impl Head {
             last_message: unsigned(row, first + 7)?,
             waiting: unsigned(row, first + 8)?,
             lease,
+            last_save: get::<Option<Uuid>>(row, first + 17)?.map(CommitId),
             value: if info.is_none() { Value::Known(None) } else { Value::NotRead },
             info,
             holder,

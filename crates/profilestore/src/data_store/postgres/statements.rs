@@ -22,28 +22,30 @@ pub(super) const INSERT_HEADS: &str = concat!(
     data_columns!(),
     ", ",
     rest_columns!(),
-    ") SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+    ", last_save) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
      $8::bigint[], $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bigint[], \
-     $18::bigint[], $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[], $23::text[])"
+     $18::bigint[], $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[], $23::text[], $24::uuid[])"
 );
 
 pub(super) const UPDATE_DATA: &str = concat!(
     "UPDATE head h SET version = u.version, flags = u.flags, written_ms = u.written_ms, stored_ms = u.stored_ms, \
-     load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, checksum = u.checksum, value = u.value \
+     load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, checksum = u.checksum, value = u.value, \
+     last_save = u.last_save \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], \
-     $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[]) AS u (store, scope, key, ",
+     $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[], $14::uuid[]) AS u (store, scope, key, ",
     data_columns!(),
-    ") WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
+    ", last_save) WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
 );
 
 pub(super) const UPDATE_REST: &str = concat!(
     "UPDATE head h SET flags = u.flags, epoch = u.epoch, created_ms = u.created_ms, users = u.users, \
      lease_revision = u.lease_revision, inbox_revision = u.inbox_revision, last_message = u.last_message, waiting = u.waiting, \
-     held = u.held, holder = u.holder, lease = u.lease \
+     held = u.held, holder = u.holder, lease = u.lease, last_save = u.last_save \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bigint[], \
-     $9::bigint[], $10::bigint[], $11::bigint[], $12::bool[], $13::uuid[], $14::text[]) AS u (store, scope, key, flags, ",
+     $9::bigint[], $10::bigint[], $11::bigint[], $12::bool[], $13::uuid[], $14::text[], $15::uuid[]) \
+     AS u (store, scope, key, flags, ",
     rest_columns!(),
-    ") WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
+    ", last_save) WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
 );
 
 pub(super) const UPDATE_ALL: &str = concat!(
@@ -51,14 +53,14 @@ pub(super) const UPDATE_ALL: &str = concat!(
      load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, checksum = u.checksum, value = u.value, \
      epoch = u.epoch, created_ms = u.created_ms, users = u.users, lease_revision = u.lease_revision, \
      inbox_revision = u.inbox_revision, last_message = u.last_message, waiting = u.waiting, held = u.held, holder = u.holder, \
-     lease = u.lease \
+     lease = u.lease, last_save = u.last_save \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], \
      $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bigint[], $18::bigint[], \
-     $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[], $23::text[]) AS u (store, scope, key, ",
+     $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[], $23::text[], $24::uuid[]) AS u (store, scope, key, ",
     data_columns!(),
     ", ",
     rest_columns!(),
-    ") WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
+    ", last_save) WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
 );
 
 pub(super) const KEEP_VERSIONS: &str = "INSERT INTO version (store, scope, key, number, written_ms, stored_ms, superseded_ms, load_count, \

@@ -266,6 +266,7 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
             column(&mut step, &heads, |head| head.holder_id().map(|id| id.0));
             step.push(leases);
         }
+        column(&mut step, &heads, |head| head.last_save.map(|id| id.0));
         steps.push((Part::Writ, step));
     }
     Ok(())

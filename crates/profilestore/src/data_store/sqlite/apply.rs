@@ -7,9 +7,9 @@ use rusqlite::params;
 use super::{Trouble, heads::Touched, schema::SEALED, state::Tx};
 use crate::{
     data_store::{
-        Change, Commit, CommitReply, Conflict, ConflictKind, Incarnation, KeyState, ServerId,
-        ServerRow, StoreError, StoredMessage,
-        rules::{self, Fault, View as _},
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Incarnation, KeyState,
+        ServerId, ServerRow, StoreError, StoredMessage,
+        rules::{self, Fault, Outcome, View as _},
     },
     key::ProfileKey,
 };
@@ -42,7 +42,7 @@ impl Tx<'_> {
             return refused(Err(trouble));
         }
         // A commit whose preconditions hold is most likely new: its id is looked up by writing it.
-        if fault.is_none() && self.keep_outcome(commit)? {
+        if fault.is_none() && self.keep_id(commit)? {
             let reply = match commit.changes.as_slice() {
                 [write @ Change::Write { key, .. }] => self.apply_write(commit, write, key),
                 _ => self.apply(commit),
@@ -81,7 +81,11 @@ impl Tx<'_> {
         &mut self,
         commit: &Commit,
     ) -> Result<Option<Result<CommitReply, StoreError>>, Trouble> {
-        let Some(outcome) = self.outcome(commit.id)? else { return Ok(None) };
+        let outcome = match self.outcome(commit.id)? {
+            None if self.is_last_save(commit)? => Some(Outcome::Applied(None)),
+            outcome => outcome,
+        };
+        let Some(outcome) = outcome else { return Ok(None) };
         Ok(Some(match rules::judge_known(commit, outcome) {
             None => Ok(self.reply(commit, true, Vec::new())?),
             Some(kind) => {
@@ -122,14 +126,32 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Keeps the id of a commit that is about to be applied. False when it is there already.
+    fn keep_id(&mut self, commit: &Commit) -> Result<bool, Trouble> {
+        if let [Change::Write { key, .. }] = commit.changes.as_slice() {
+            let at = self.head(key)?;
+            if rules::is_own_save(commit, &self.heads[at].lease) {
+                self.heads[at].last_save = Some(commit.id);
+                return Ok(true);
+            }
+        }
+        self.insert_outcome(commit.id, commit.fingerprint)
+    }
+
+    /// Whether a commit is the last save of its key, as its head says.
+    fn is_last_save(&mut self, commit: &Commit) -> Result<bool, Trouble> {
+        let [Change::Write { key, .. }] = commit.changes.as_slice() else { return Ok(false) };
+        let at = self.head(key)?;
+        Ok(rules::only_saves(commit) && self.heads[at].last_save == Some(commit.id))
+    }
+
     /// False when the id is there already.
-    fn keep_outcome(&mut self, commit: &Commit) -> Result<bool, Trouble> {
+    fn insert_outcome(&mut self, id: CommitId, fingerprint: Option<u64>) -> Result<bool, Trouble> {
         let mut statement = self.prepare(
             "INSERT INTO settled (id, at_ms, aborted, fingerprint) VALUES (?1, ?2, 0, ?3) \
              ON CONFLICT DO NOTHING",
         )?;
-        let id = commit.id.0.as_bytes().as_slice();
-        let fingerprint = commit.fingerprint.map(u64::cast_signed);
+        let (id, fingerprint) = (id.0.as_bytes().as_slice(), fingerprint.map(u64::cast_signed));
         Ok(statement.execute(params![id, self.now_ms, fingerprint])? == 1)
     }
 
@@ -160,6 +182,10 @@ impl Tx<'_> {
         for change in &commit.changes {
             if let Change::Lease { key, lease, raise_epoch, .. } = change {
                 let at = self.head(key)?;
+                // The holder that is shut out may still ask for it.
+                if *raise_epoch && let Some(last) = self.heads[at].last_save.take() {
+                    self.insert_outcome(last, None)?;
+                }
                 let touched = touch(&keys, &mut touched, key);
                 let head = &mut self.heads[at];
                 touched.held |= head.lease.is_held() != lease.is_held();

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::{
     SqliteStore, Trouble,
-    head::{HEAD_COLUMNS, Head, unsigned},
+    head::{HEAD_COLUMN_COUNT, HEAD_COLUMNS, Head, unsigned},
     heads,
     schema::{PINNED, REMOVED, is_damage},
     state::{Tx, VERSION_COLUMNS, info_of_row, value_of_column},
@@ -143,6 +143,7 @@ impl Tx<'_> {
             "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS}, h.held FROM head h \
                 WHERE h.id > ?1 AND h.id <= ?2 ORDER BY h.id LIMIT ?3"
         );
+        let held = 3 + HEAD_COLUMN_COUNT;
         let unread = self.scan(&sql, 3, |row| {
             let head = super::key_of_row(row, 0).and_then(|key| Head::of_row(key, row, 3, None));
             report.keys += 1;
@@ -158,7 +159,7 @@ impl Tx<'_> {
                         report.problem(format!("a key is not found by its name: key=`{key}`"));
                     }
                     each(Checked::Key(&head.key, &head.lease));
-                    if let Err(err) = self.check_head(&head, row.get(16)?, &mut report, each) {
+                    if let Err(err) = self.check_head(&head, row.get(held)?, &mut report, each) {
                         let why = err.not_applied();
                         let key = &head.key;
                         report

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::Row;
+use uuid::Uuid;
 
 use super::{
     Trouble,
     statements::{self, Leases},
 };
 use crate::{
-    data_store::{LeaseState, StoreError, VersionInfo},
+    data_store::{CommitId, LeaseState, StoreError, VersionInfo},
     key::ProfileKey,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Head {
     pub(super) last_message: u64,
     pub(super) waiting: u64,
     pub(super) lease: Arc<LeaseState>,
+    /// The last of [`rules::is_own_save`](crate::data_store::rules::is_own_save) in this epoch.
+    pub(super) last_save: Option<CommitId>,
     /// What its row has. A commit changes the row only while it has that.
     pub(super) stored: Fence,
     /// About the current version, once it was read or written.
@@ -53,7 +56,10 @@ pub(super) struct Fence {
 }
 
 pub(super) const HEAD_COLUMNS: &str = "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
-     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease";
+     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease, h.last_save";
+
+/// How many columns these are.
+pub(super) const HEAD_COLUMN_COUNT: usize = 14;
 
 impl Head {
     pub(super) fn absent(key: ProfileKey) -> Self {
@@ -72,6 +78,7 @@ impl Head {
             last_message: 0,
             waiting: 0,
             lease: Arc::default(),
+            last_save: None,
             stored: Fence::default(),
             info: None,
             written: None,
@@ -131,6 +138,9 @@ impl Head {
             last_message: unsigned(row, first + 10)?,
             waiting: unsigned(row, first + 11)?,
             lease,
+            last_save: row
+                .get::<_, Option<[u8; 16]>>(first + 13)?
+                .map(|id| CommitId(Uuid::from_bytes(id))),
             stored: Fence::default(),
             info: None,
             written: None,

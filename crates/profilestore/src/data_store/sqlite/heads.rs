@@ -26,16 +26,18 @@ const OVERWRITE_VERSION: &str = "UPDATE version SET number = ?2, written_ms = ?3
      checksum = ?10, value = ?11 WHERE id = ?1";
 
 const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, \
-     flags = ?5 WHERE id = ?1 AND epoch = ?6 AND version = ?7 AND lease_revision = ?8";
+     flags = ?5, last_save = ?9 WHERE id = ?1 AND epoch = ?6 AND version = ?7 \
+     AND lease_revision = ?8";
 
 const UPDATE_HEAD_BOTH: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, \
      users = ?5, lease_revision = ?6, inbox_revision = ?7, last_message = ?8, waiting = ?9, \
-     lease = ?10, version = ?14, current = ?15, stored_ms = ?16 \
+     lease = ?10, last_save = ?14, version = ?15, current = ?16, stored_ms = ?17 \
      WHERE id = ?1 AND epoch = ?11 AND version = ?12 AND lease_revision = ?13";
 
 const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, \
      users = ?5, lease_revision = ?6, inbox_revision = ?7, last_message = ?8, waiting = ?9, \
-     lease = ?10 WHERE id = ?1 AND epoch = ?11 AND version = ?12 AND lease_revision = ?13";
+     lease = ?10, last_save = ?14 \
+     WHERE id = ?1 AND epoch = ?11 AND version = ?12 AND lease_revision = ?13";
 
 /// What a commit did to the head of one key.
 #[derive(Debug, Default)]
@@ -275,16 +277,19 @@ impl Tx<'_> {
         let [epoch, version, revision] =
             [head.stored.epoch, head.stored.version, head.stored.lease_revision]
                 .map(u64::cast_signed);
+        let last_save = head.last_save.as_ref().map(|id| id.0.as_bytes().as_slice());
         let updated = if !touched.rest {
             let new = head.version.cast_signed();
             let (current, flags) = (head.current, head.flags);
-            let row = [id, new, current, head.stored_ms, flags, epoch, version, revision];
-            self.prepare(UPDATE_HEAD_DATA)?.execute(row)?
+            let stored_ms = head.stored_ms;
+            self.prepare(UPDATE_HEAD_DATA)?.execute(params![
+                id, new, current, stored_ms, flags, epoch, version, revision, last_save
+            ])?
         } else {
             let lease = serde_json::to_string(&*head.lease).map_err(|err| StoreError::Invalid {
                 reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
             })?;
-            let rest: [&dyn ToSql; 13] = [
+            let rest: [&dyn ToSql; 14] = [
                 &id,
                 &head.epoch.cast_signed(),
                 &head.created_ms,
@@ -298,6 +303,7 @@ impl Tx<'_> {
                 &epoch,
                 &version,
                 &revision,
+                &last_save,
             ];
             if touched.data {
                 let data: [&dyn ToSql; 3] =

@@ -94,6 +94,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     if step < 7 {
         index_untimed(conn).map_err(failed)?;
     }
+    if step < 8 {
+        add_last_saves(conn).map_err(failed)?;
+    }
     schema::mark(conn).map_err(failed)
 }
 
@@ -147,6 +150,11 @@ fn add_tags(conn: &Connection) -> rusqlite::Result<()> {
             }
         }
     }
+}
+
+/// Step 8: the id of a holder's last save, in the head.
+fn add_last_saves(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("ALTER TABLE head ADD COLUMN last_save BLOB")
 }
 
 /// Step 7: outcomes whose ids may tell no time, by their age.

@@ -36,7 +36,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a file has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 7;
+pub(super) const STEPS: i64 = 8;
 
 /// The table that says what the file is.
 pub(super) const META: &str =
@@ -60,7 +60,9 @@ CREATE TABLE head (
     last_message INTEGER NOT NULL DEFAULT 0,
     waiting INTEGER NOT NULL DEFAULT 0,
     held INTEGER NOT NULL DEFAULT 0,
-    lease TEXT NOT NULL DEFAULT '{}'
+    lease TEXT NOT NULL DEFAULT '{}',
+    -- The id of the last commit that was a save by the holder and nothing else, in this epoch.
+    last_save BLOB
 ) STRICT;
 CREATE UNIQUE INDEX head_key ON head (store, scope, key);
 CREATE INDEX head_held ON head (store, scope, key) WHERE held = 1;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
-     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease \
+     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease, h.last_save \
      FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
 
 /// What [`info_of_row`] reads.

@@ -149,15 +149,17 @@ async fn a_lone_save_does_what_the_rules_say() {
                     Commit { fingerprint, ..made[again].clone() }
                 }
                 4 => {
+                    // One by the holder, without a fingerprint, cannot be aborted.
                     let next = commit(vec![both.save(&now)], from, returning);
+                    let next = Commit { fingerprint: Some(both.draw(3)), ..next };
                     let abort = Change::Abort { commit: next.id };
                     both.commit(&commit(vec![abort], None, Returning::HEAD)).await;
                     next
                 }
                 _ => commit(vec![both.save(&now)], from, returning),
             };
-            if both.draw(5) == 0 {
-                next.fingerprint = next.fingerprint.or(Some(both.draw(3)));
+            if next.fingerprint.is_none() && both.draw(5) == 0 {
+                next.fingerprint = Some(both.draw(3));
             }
             both.commit(&next).await;
             made.push(next);

@@ -102,7 +102,7 @@ fn files_that_are_not_ours_are_left_alone() {
     drop(open(&newer));
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let reason = refusal(&newer);
-    assert!(reason.contains("expected=`2` step=`7` found=`3`"), "{reason}");
+    assert!(reason.contains("expected=`2` step=`8` found=`3`"), "{reason}");
 
     assert!(
         refusal(&dir.path().join("no folder").join("players.db"))

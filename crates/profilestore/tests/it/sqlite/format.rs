@@ -160,6 +160,7 @@ async fn checksums_of_an_earlier_step_are_made_anew_unless_the_value_is_damaged(
         file.execute(sql, rusqlite::params![name, sum]).unwrap();
     }
     file.execute("UPDATE meta SET value = CAST('5' AS BLOB) WHERE name = 'step'", []).unwrap();
+    file.execute("ALTER TABLE head DROP COLUMN last_save", []).unwrap();
     drop(file);
     let store = open(&path);
     assert_eq!(text(&state(&store, &key("ann")).await), Some("ann"));

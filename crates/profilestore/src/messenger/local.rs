@@ -45,10 +45,10 @@ impl LocalMessenger {
         subscribers.keys().copied().collect()
     }
 
-    /// Hands a hint over, if its receiver listens here.
-    pub(crate) fn deliver(&self, to: ServerId, hint: Hint) {
+    /// Hands a hint over, if its receiver listens here. Otherwise false.
+    pub(crate) fn deliver(&self, to: ServerId, hint: Hint) -> bool {
         let mut subscribers = self.subscribers.lock();
-        let Some(subscriber) = subscribers.get_mut(&to) else { return };
+        let Some(subscriber) = subscribers.get_mut(&to) else { return false };
         if subscriber.gap && subscriber.sender.try_send(Hint::Gap).is_ok() {
             subscriber.gap = false;
         }
@@ -57,8 +57,10 @@ impl LocalMessenger {
             Err(TrySendError::Full(_)) => subscriber.gap = true,
             Err(TrySendError::Closed(_)) => {
                 subscribers.remove(&to);
+                return false;
             }
         }
+        true
     }
 }
 

@@ -3,7 +3,7 @@
 //! SQLite tells each connection cheaply whether any other one has committed (`PRAGMA
 //! data_version`). A thread asks every three milliseconds while a game server listens, and looks at
 //! the notices of its listeners when the answer changes. So a notice, which the commit left anyway,
-//! doubles as the hint, and the sender does nothing.
+//! doubles as the hint. On Linux the sender wakes that thread at once ([`super::alarm`]).
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{
     SqliteOptions, SqliteStore, Trouble,
+    alarm::{self, Alarm},
     schema::{self, Role},
     state::Tx,
     taken_away::Guard,
@@ -168,9 +169,12 @@ impl Messenger for SqliteMessenger {
         receiver
     }
 
-    /// Delivers to a listener in this process at once; those in others find the commit's notice.
+    /// Delivers to a listener in this process at once; those in others find the commit's notice, and
+    /// are woken to look for it.
     async fn hint(&self, to: ServerId, key: &ProfileKey) {
-        self.shared.here.deliver(to, Hint::Look(key.clone()));
+        if !self.shared.here.deliver(to, Hint::Look(key.clone())) {
+            alarm::ring(&self.shared.path);
+        }
     }
 }
 
@@ -178,6 +182,8 @@ impl Messenger for SqliteMessenger {
 struct Watch {
     guard: Option<Arc<Guard>>,
     conn: Option<Connection>,
+    /// While there is a connection.
+    alarm: Option<Alarm>,
     data_version: Option<i64>,
     /// The newest notice that each listener was told of.
     told: BTreeMap<ServerId, i64>,
@@ -191,16 +197,17 @@ impl Drop for Watch {
 
 impl Watch {
     fn new(guard: Option<Arc<Guard>>) -> Self {
-        Self { guard, conn: None, data_version: None, told: BTreeMap::new() }
+        Self { guard, conn: None, alarm: None, data_version: None, told: BTreeMap::new() }
     }
 
     fn let_go(&mut self) {
+        self.alarm = None;
         if let (Some(conn), Some(guard)) = (self.conn.take(), &self.guard) {
             guard.let_go(&conn);
         }
     }
 
-    fn run(mut self, shared: &Weak<Shared>, bell: &Bell) {
+    fn run(mut self, shared: &Weak<Shared>, bell: &Arc<Bell>) {
         loop {
             let pause = {
                 let Some(shared) = shared.upgrade() else { return };
@@ -209,7 +216,7 @@ impl Watch {
                 if listeners.is_empty() {
                     self.let_go();
                     None
-                } else if let Err(err) = self.look(&shared, &listeners) {
+                } else if let Err(err) = self.look(&shared, bell, &listeners) {
                     let err = err.not_applied();
                     tracing::warn!(%err, "the store cannot be watched for hints");
                     self.let_go();
@@ -230,7 +237,12 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, shared: &Shared, listeners: &[ServerId]) -> Result<(), Trouble> {
+    fn look(
+        &mut self,
+        shared: &Shared,
+        bell: &Arc<Bell>,
+        listeners: &[ServerId],
+    ) -> Result<(), Trouble> {
         if self.conn.is_none() {
             if let Some(guard) = &self.guard {
                 guard.still_there()?;
@@ -240,6 +252,13 @@ impl Watch {
             // tidy up.
             let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
             conn.busy_timeout(shared.options.lock_wait())?;
+            // Reading opens the log, which is watched.
+            let version = "PRAGMA data_version";
+            conn.prepare_cached(version)?.query_row([], |_| Ok(()))?;
+            let rung = Arc::clone(bell);
+            self.alarm = Alarm::new(&shared.path, move || rung.ring())
+                .inspect_err(|err| tracing::debug!(%err, "no process can wake this one"))
+                .ok();
             self.conn = Some(conn);
         }
         let Some(conn) = &self.conn else { return Ok(()) };

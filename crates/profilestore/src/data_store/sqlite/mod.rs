@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{env::Env, key::ProfileKey};
 
+mod alarm;
 mod apply;
 mod backlog;
 mod backup;

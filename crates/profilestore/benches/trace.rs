@@ -1,9 +1,12 @@
-//! One hand-over between two stores on one SQLite file, call by call: where its time goes.
+//! One hand-over between two stores on one SQLite file, or on one PostgreSQL database with
+//! LISTEN/NOTIFY, call by call: where its time goes.
 //!
 //! `cargo bench -p profilestore --bench trace`
 //!
+//! `scripts/servers.sh cargo bench -p profilestore --features postgres --bench trace -- postgres`
+//!
 //! Both game servers are in this process, but each has a store and a messenger of its own, as two
-//! processes have: what one commits, the other finds in the file.
+//! processes have: what one commits, the other finds in the file or in the database.
 //!
 //! Beside it, what a hand-over is made of at least: three commits, one after the other, and two
 //! hints. A bare hint is the time from a commit's answer, upon which the hint is sent, until the
@@ -11,7 +14,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 use std::{
-    path::Path,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,12 +26,11 @@ use profilestore::{
     data_store::{
         Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt as _, Holder,
         Identity, Incarnation, KeyQuery, KeyState, LeaseState, NewValue, Retention, Returning,
-        ServerId, ServerRow, Snapshot, SqliteMessenger, SqliteOptions, SqliteStore, StoreError,
-        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery,
-        VersionRef,
+        ServerId, ServerRow, Snapshot, SqliteMessenger, SqliteStore, StoreError, StoredVersion,
+        SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery, VersionRef,
     },
     env::Env,
-    messenger::{Hint, Messenger as _},
+    messenger::{Hint, Messenger},
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,56 @@ const TIMES: usize = 300;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Player {
     coins: u64,
+}
+
+/// Where both servers have their stores.
+enum Place {
+    File(PathBuf),
+    #[cfg(feature = "postgres")]
+    Postgres(profilestore::data_store::PostgresOptions),
+}
+
+impl Place {
+    /// A schema of its own in the database that the tests have.
+    #[cfg(feature = "postgres")]
+    async fn postgres() -> Outcome<Self> {
+        let url = std::env::var("PROFILESTORE_TEST_POSTGRES")
+            .map_err(|_| "PROFILESTORE_TEST_POSTGRES names the server: see scripts/servers.sh")?;
+        let schema = Env::system().uuid().simple();
+        let options = format!("{url}?schema=trace_{schema}").parse()?;
+        profilestore::data_store::PostgresStore::migrate(&options, None).await?;
+        Ok(Self::Postgres(options))
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    async fn postgres() -> Outcome<Self> {
+        Err("build it with --features postgres".into())
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "database",
+        }
+    }
+
+    /// A store as a process of its own has one, with its messenger.
+    async fn open(&self) -> Outcome<(Arc<dyn DataStore>, Arc<dyn Messenger>)> {
+        match self {
+            Self::File(path) => {
+                let store = SqliteStore::open(path, Default::default())?;
+                let messenger = SqliteMessenger::new(&store);
+                Ok((Arc::new(store), Arc::new(messenger)))
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(options) => {
+                let store = profilestore::data_store::PostgresStore::open(options.clone()).await?;
+                let messenger = profilestore::messenger::PostgresMessenger::new(options.clone())?;
+                Ok((Arc::new(store), Arc::new(messenger)))
+            }
+        }
+    }
 }
 
 /// A call of a store.
@@ -57,7 +109,7 @@ type Calls = Arc<Mutex<Vec<Call>>>;
 #[derive(Debug)]
 struct Traced {
     server: &'static str,
-    store: SqliteStore,
+    store: Arc<dyn DataStore>,
     calls: Calls,
 }
 
@@ -151,16 +203,22 @@ impl DataStore for Traced {
 
 fn main() -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(trace())
+    let on_postgres = std::env::args().any(|arg| arg == "postgres");
+    runtime.block_on(async {
+        if on_postgres {
+            return trace(&Place::postgres().await?).await;
+        }
+        let folder = tempfile::tempdir()?;
+        trace(&Place::File(folder.path().join("p.db"))).await
+    })
 }
 
 async fn server_on(
-    path: &Path,
+    place: &Place,
     job: &'static str,
     calls: &Calls,
 ) -> Outcome<(GameServer, ProfileStore<Player>)> {
-    let store = SqliteStore::open(path, SqliteOptions::default())?;
-    let messenger = SqliteMessenger::new(&store);
+    let (store, messenger) = place.open().await?;
     let traced = Traced { server: job, store, calls: calls.clone() };
     let server = GameServer::builder(traced).messenger(messenger).job_id(job).start().await?;
     let players = server.store_builder("PlayerData").template(Player::default()).build()?;
@@ -174,18 +232,16 @@ struct HandOver {
     calls: Vec<Call>,
 }
 
-async fn trace() -> Outcome {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("p.db");
+async fn trace(place: &Place) -> Outcome {
     let calls = Calls::default();
-    let (a, here) = server_on(&path, "a", &calls).await?;
-    let (b, there) = server_on(&path, "b", &calls).await?;
+    let (a, here) = server_on(place, "a", &calls).await?;
+    let (b, there) = server_on(place, "b", &calls).await?;
     let mut profile = here.start_session("p").await?;
     let mut measured = Vec::new();
     for round in 0..TIMES {
         profile.update(|data| data.coins += 1)?;
         // A hand-over of a profile that has just been handed over is a case of its own.
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
         calls.lock().clear();
         let began = Instant::now();
         let to = if round % 2 == 0 { &there } else { &here };
@@ -193,9 +249,9 @@ async fn trace() -> Outcome {
         let took = began.elapsed();
         measured.push(HandOver { took, began, calls: calls.lock().clone() });
     }
-    let (commit, hint) = (bare_commits(&path).await?, bare_hints(&path).await?);
+    let (commit, hint) = (bare_commits(place).await?, bare_hints(place).await?);
     measured.sort_by_key(|one| one.took);
-    show(&mut measured[TIMES / 2], commit, hint);
+    show(place.name(), &mut measured[TIMES / 2], commit, hint);
     for server in [a, b] {
         let _ = server.shutdown().await;
     }
@@ -206,10 +262,10 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn show(one: &mut HandOver, commit: Duration, hint: Duration) {
+fn show(place: &str, one: &mut HandOver, commit: Duration, hint: Duration) {
     one.calls.sort_by_key(|call| call.from);
     println!(
-        "hand-over between two stores on one file: p50 {:.2} ms (one bare commit: p50 {:.2} ms)",
+        "hand-over between two stores on one {place}: p50 {:.2} ms (one bare commit: p50 {:.2} ms)",
         ms(one.took),
         ms(commit)
     );
@@ -272,9 +328,9 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The median time of a commit of one small value, on a store of its own on the same file.
-async fn bare_commits(path: &Path) -> Outcome<Duration> {
-    let store = SqliteStore::open(path, SqliteOptions::default())?;
+/// The median time of a commit of one small value, on a store of its own in the same place.
+async fn bare_commits(place: &Place) -> Outcome<Duration> {
+    let (store, _) = place.open().await?;
     let incarnation = store.identity().await?.incarnation;
     let key = ProfileKey::new("Bare", "global", "bare")?;
     let mut took = Vec::new();
@@ -289,9 +345,8 @@ async fn bare_commits(path: &Path) -> Outcome<Duration> {
 
 /// The median time from a commit's answer, upon which a hint is sent, until another store's
 /// messenger tells the server that holds the key.
-async fn bare_hints(path: &Path) -> Outcome<Duration> {
-    let near = SqliteStore::open(path, SqliteOptions::default())?;
-    let far = SqliteStore::open(path, SqliteOptions::default())?;
+async fn bare_hints(place: &Place) -> Outcome<Duration> {
+    let ((near, to), (far, from)) = (place.open().await?, place.open().await?);
     let incarnation = near.identity().await?.incarnation;
     let id = ServerId(Env::system().uuid());
     let (place_id, job_id) = (1, String::from("hints"));
@@ -318,8 +373,9 @@ async fn bare_hints(path: &Path) -> Outcome<Duration> {
     let change =
         Change::Lease { key: key.clone(), revision: 0, lease, raise_epoch: false, seal: false };
     near.commit_one(commit(incarnation, change)).await?;
-    let (to, from) = (SqliteMessenger::new(&near), SqliteMessenger::new(&far));
     let mut hints = to.subscribe(id).await;
+    // A messenger on PostgreSQL connects meanwhile.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let mut took = Vec::new();
     for version in 0..TIMES as u64 {
         // At another moment of the messenger's own pace each time.

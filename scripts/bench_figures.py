@@ -89,7 +89,8 @@ def trace(output: str) -> list[Figure]:
     calls, within, between = found(
         r"(\d+) calls; ([\d.]+) ms within them, ([\d.]+) ms between them", output
     )
-    what = "hand-over between two stores on one file"
+    place = "database" if "two stores on one database" in output else "file"
+    what = f"hand-over between two stores on one {place}"
     return [
         Figure(f"{what}, p50", p50, "ms", "a bare commit", commit),
         *beside_parts(what, p50, output),
@@ -278,6 +279,7 @@ PARSERS = {
     "instructions": instructions,
     "sessions": sessions,
     "trace": trace,
+    "trace-postgres": trace,
     "live": live,
     "million": live,
     "calm-1": calm,

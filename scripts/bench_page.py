@@ -125,7 +125,7 @@ def section(results: list[dict]) -> list[str]:
     lines = [title, "", about_runs(results), ""]
     figures = by_name(results)
     lines += by_size(figures) if first["group"] == "growth" else table(figures)
-    if first["group"] == "trace":
+    if first["group"].startswith("trace"):
         lines += ["", "The calls of one run:", "", "```text", first["output"].strip(), "```"]
     lines += ["", "```console"]
     command = f"$ {first['command']}"

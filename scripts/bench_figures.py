@@ -280,6 +280,7 @@ PARSERS = {
     "sessions": sessions,
     "trace": trace,
     "trace-postgres": trace,
+    "crash-jemalloc": crash,
     "live": live,
     "million": live,
     "calm-1": calm,

@@ -20,12 +20,13 @@ With --against, an earlier commit is checked out and built in the target folder,
 pair: the earlier program, then this one. They are kept in docs/benchmarks/against.jsonl, and their
 table has both and the ratio of each pair.
 
-Needs Python 3.11; `instructions` needs valgrind, `served-wrk` needs wrk, `served-node` needs Node and
-the SDK for TypeScript built, `postgres`, `messengers` and `processes` need PostgreSQL and
-nats-server.
+Needs Python 3.11; `instructions` needs valgrind, `crash-jemalloc` jemalloc, `served-wrk` wrk,
+`served-node` Node and the SDK for TypeScript built, `postgres`, `trace-postgres`, `messengers` and
+`processes` PostgreSQL and nats-server.
 """
 
 import argparse
+import ctypes.util
 import datetime
 import json
 import os
@@ -97,6 +98,14 @@ GROUPS = {
     ),
     "live": Group(LIBRARY, "many", ["live", "100000"], 300, "100,000 sessions in one process"),
     "crash": Group(LIBRARY, "many", ["crash", "100000"], 300, "play lost, 100,000 sessions"),
+    "crash-jemalloc": Group(
+        LIBRARY,
+        "many",
+        ["crash", "100000"],
+        300,
+        "play lost, 100,000 sessions, with jemalloc",
+        environment={"LD_PRELOAD": "libjemalloc.so.2"},
+    ),
     "edit-all": Group(LIBRARY, "edit_all", [], 300, "one edit for 100,000 profiles"),
     "million": Group(
         LIBRARY,
@@ -267,6 +276,11 @@ def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[str])
     program = programs[group.bench]
     if name == "instructions":
         return count_instructions(program, group.limit)
+    if preloaded := group.environment.get("LD_PRELOAD"):
+        # The loader only warns when it is not there.
+        library = preloaded.removeprefix("lib").split(".so")[0]
+        if ctypes.util.find_library(library) != preloaded:
+            raise LookupError(f"{preloaded} is not installed")
     arguments, limit = group.arguments, group.limit
     if name == "growth":
         # To store 10,000,000 profiles takes about ten minutes.

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Weak},
     thread::ThreadId,
@@ -182,8 +182,8 @@ impl Messenger for SqliteMessenger {
 struct Watch {
     guard: Option<Arc<Guard>>,
     conn: Option<Connection>,
-    /// While there is a connection.
-    alarm: Option<Alarm>,
+    /// Once a look with the connection went well.
+    alarm: Option<io::Result<Alarm>>,
     data_version: Option<i64>,
     /// The newest notice that each listener was told of.
     told: BTreeMap<ServerId, i64>,
@@ -252,13 +252,6 @@ impl Watch {
             // tidy up.
             let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
             conn.busy_timeout(shared.options.lock_wait())?;
-            // Reading opens the log, which is watched.
-            let version = "PRAGMA data_version";
-            conn.prepare_cached(version)?.query_row([], |_| Ok(()))?;
-            let rung = Arc::clone(bell);
-            self.alarm = Alarm::new(&shared.path, move || rung.ring())
-                .inspect_err(|err| tracing::debug!(%err, "no process can wake this one"))
-                .ok();
             self.conn = Some(conn);
         }
         let Some(conn) = &self.conn else { return Ok(()) };
@@ -275,6 +268,13 @@ impl Watch {
                 *told = newest;
             }
         }
+        // Reading has opened the log, which is watched. Not before the look went well: a ring would
+        // end the pause after a failure. What comes in between is found by the next look.
+        self.alarm.get_or_insert_with(|| {
+            let rung = Arc::clone(bell);
+            Alarm::new(&shared.path, move || rung.ring())
+                .inspect_err(|err| tracing::debug!(%err, "no process can wake this one"))
+        });
         Ok(())
     }
 }
@@ -284,6 +284,28 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use super::*;
+
+    /// Rings of other processes ended the pause after a failure, so that one failure came right
+    /// behind the other.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_watch_that_fails_is_not_woken_by_other_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let shared = SqliteMessenger::new(&store).shared;
+        let another = Connection::open(&path).unwrap();
+        let mut watch = Watch::new(shared.guard.clone());
+        let server = ServerId(uuid::Uuid::from_u128(1));
+        let mut look = || {
+            let looked = watch.look(&shared, &shared.bell, &[server]).is_ok();
+            (looked, watch.alarm.as_ref().is_some_and(Result::is_ok))
+        };
+        another.execute_batch("ALTER TABLE notice RENAME TO gone").unwrap();
+        assert_eq!(look(), (false, false));
+        another.execute_batch("ALTER TABLE gone RENAME TO notice").unwrap();
+        assert_eq!(look(), (true, true));
+    }
 
     /// The log stayed behind when the process ended sooner than the thread.
     #[test]

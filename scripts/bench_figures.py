@@ -280,6 +280,7 @@ PARSERS = {
     "sessions": sessions,
     "trace": trace,
     "trace-postgres": trace,
+    "sqlite-in-order": sqlite,
     "crash-jemalloc": crash,
     "live": live,
     "million": live,

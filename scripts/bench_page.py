@@ -1,6 +1,7 @@
 """Tables and a plot of the figures that are kept, and their place in docs/benchmarks.md."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -77,27 +78,35 @@ def by_size(figures: dict[str, list[Figure]]) -> list[str]:
 
 def pairs(results: list[dict]) -> list[str]:
     """A group at an earlier commit beside this one, by pairs of runs."""
-    named: dict[str, list[tuple[Figure, float]]] = {}
+    named: dict[str, list[tuple[Figure, Figure]]] = {}
     for result in results:
         parse = PARSERS[result["group"]]
-        before = {figure.what: figure.value for figure in parse(result["before"])}
+        before = {figure.what: figure for figure in parse(result["before"])}
         for figure in parse(result["output"]):
             if figure.what in before:
                 named.setdefault(figure.what, []).append((figure, before[figure.what]))
     lines = [
-        "| what | before | now | now to before | least to most |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| what | before | now | now to before | least to most | beside its baseline: before | now |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for what, runs in named.items():
         unit = runs[0][0].unit
-        ratios = [figure.value / old for figure, old in runs if old]
+        ratios = [figure.value / old.value for figure, old in runs if old.value]
         if not ratios:
             continue
-        old = with_unit(median(old for _, old in runs), unit)
+        old = with_unit(median(old.value for _, old in runs), unit)
         new = with_unit(median(figure.value for figure, _ in runs), unit)
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        lines.append(f"| {what} | {old} | {new} | {median(ratios):.2f} | {spread} |")
+        beside = [beside_base(old for _, old in runs), beside_base(new for new, _ in runs)]
+        cells = [what, old, new, f"{median(ratios):.2f}", spread, *beside]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def beside_base(figures: Iterable[Figure]) -> str:
+    """The median ratio to the baselines of the same runs; nothing, where there are none."""
+    ratios = [figure.value / figure.base for figure in figures if figure.base]
+    return f"{median(ratios):.2f}" if ratios else ""
 
 
 def about_runs(results: list[dict]) -> str:

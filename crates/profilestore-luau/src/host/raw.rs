@@ -114,9 +114,13 @@ pub(crate) fn object(
     name: &str,
     value: &Value,
 ) -> Result<Map<String, serde_json::Value>, String> {
-    if !value.is_table() {
+    let Some(table) = value.as_table() else {
         let kind = json::a_kind_of(value);
         return Err(format!("{name}: {kind} cannot be stored, it must be a table"));
+    };
+    // Most profiles have none, at every save.
+    if json::is_empty(lua, table) {
+        return Ok(Map::new());
     }
     let json = json::encode(lua, name, value, DATA).map_err(|error| error.to_string())?;
     if json == "[]" {
@@ -128,6 +132,10 @@ pub(crate) fn object(
 
 /// A table of a JSON object.
 pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> mlua::Result<Value> {
+    // Tags and metadata are read as objects in any case, so nothing is noted about an empty table.
+    if object.is_empty() {
+        return lua.create_table().map(Value::Table);
+    }
     let json = serde_json::to_string(object).map_err(mlua::Error::external)?;
     json::decode(lua, &json).map_err(mlua::Error::RuntimeError)
 }

@@ -27,7 +27,7 @@ mod write;
 pub(crate) use self::{
     copies::{copy_of, install_copier},
     ids::{user_ids, user_ids_table},
-    notes::carry,
+    notes::{carry, is_empty},
     read::{decode, decode_stored, is_buffer},
     text::Text,
     write::{encode, encode_as_roblox, encode_seen, encode_to_copy},

@@ -142,6 +142,11 @@ pub(super) fn note_empty_object(lua: &Lua, table: &Table) -> mlua::Result<()> {
     all_with(lua, table)?.raw_set(table, notes)
 }
 
+/// Whether a table has no entries, and was not read with any that a script does not see.
+pub(crate) fn is_empty(lua: &Lua, table: &Table) -> bool {
+    table.is_empty() && all(lua).is_none_or(|all| all.of(table).is_none())
+}
+
 /// What is noted about `from` is noted about `to`, and nothing else is.
 pub(crate) fn carry(lua: &Lua, from: &Table, to: &Table) -> mlua::Result<()> {
     if all(lua).is_none() {
@@ -230,6 +235,19 @@ mod tests {
         assert!(all.of(&kept).is_some_and(|notes| notes.raw_len() == 1));
         assert!(all.of(&lua.create_table().expect("a table")).is_none());
         assert!(all.places.len() <= all.sweep_at, "{} places", all.places.len());
+    }
+
+    #[test]
+    fn a_table_that_was_read_with_null_is_not_empty() {
+        let lua = Lua::new();
+        let read = |json: &str| match crate::vm::json::decode(&lua, json) {
+            Ok(Value::Table(table)) => is_empty(&lua, &table),
+            other => panic!("{other:?}"),
+        };
+        assert!(is_empty(&lua, &lua.create_table().expect("a table")));
+        assert!(read("[]"));
+        assert!(!read(r#"{"a":null}"#) && !read(r#"{"a":1}"#));
+        assert!(read("[]"), "what is noted is noted about another table");
     }
 
     /// The notes behind an entry that could not be read were lost at the next save.

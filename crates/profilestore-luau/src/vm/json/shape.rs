@@ -18,6 +18,11 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Whether there was an object, whose names are kept.
+    pub(super) fn is_known(&self) -> bool {
+        !self.members.is_empty()
+    }
+
     /// Whether this can be used for an object with these names, which end there. Those of the
     /// second object on are kept, but for names that cannot be written, and for none.
     pub(super) fn is_for(
@@ -108,6 +113,24 @@ mod tests {
                 r#"{"q\"":{"y":[3],"z":3},"é":{"k":3}},{"q\"":{"y":[4],"z":4},"é":{"k":4}}]"#
             )
         );
+    }
+
+    #[test]
+    fn what_follows_objects_may_be_a_list_or_nothing_that_can_be_stored() {
+        assert_eq!(
+            json(
+                "return { { a = 1 }, { a = 2 }, { 1, 2 }, {}, { a = 3 }, { { 4 } },
+                    { [2] = 6, [1] = 5 } }"
+            ),
+            Ok(r#"[{"a":1},{"a":2},[1,2],[],{"a":3},[[4]],[5,6]]"#.to_owned())
+        );
+        let third = |table: &str| json(&format!("return {{ {{ a = 1 }}, {{ a = 2 }}, {table} }}"));
+        assert_eq!(
+            third("{ 7, a = 3 }"),
+            Err("Data[3]: a table with both numbers and texts as keys cannot be stored".to_owned())
+        );
+        let gaps = third("{ [1] = 1, [3] = 3 }").expect_err("a list with gaps");
+        assert!(gaps.starts_with("Data[3]: a list with gaps"), "{gaps}");
     }
 
     #[test]

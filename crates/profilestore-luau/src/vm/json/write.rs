@@ -239,21 +239,10 @@ impl Writer<'_> {
     }
 
     fn entries(&mut self, table: &Table, notes: Option<Table>) -> Result<(), Problem> {
-        let (first, names) = (self.members.len(), self.names.len());
-        if notes.is_none() {
-            let length = table.raw_len();
-            if length > 0 && has_positions_only(table, length) {
-                return self.elements(table);
-            }
-            if length == 0 && self.collect(table) {
-                return match self.members.len() - first {
-                    0 => self.list(table, None, 0),
-                    _ => self.object(None, first, names),
-                };
-            }
-            self.members.truncate(first);
-            self.names.truncate(names);
+        if notes.is_none() && self.plain_entries(table)? {
+            return Ok(());
         }
+        let (first, names) = (self.members.len(), self.names.len());
         let mut positions = Positions::default();
         for pair in table.pairs::<Value, Value>() {
             let (key, value) = pair.map_err(engine)?;
@@ -262,10 +251,8 @@ impl Writer<'_> {
                 Value::Integer(position) => positions.add(position as f64),
                 Value::Number(position) => positions.add(position),
                 other => {
-                    return Err(script(format!(
-                        "a key that is {} cannot be stored",
-                        a_kind_of(&other)
-                    )));
+                    let kind = a_kind_of(&other);
+                    return Err(script(format!("a key that is {kind} cannot be stored")));
                 }
             }
         }
@@ -297,6 +284,36 @@ impl Writer<'_> {
             ));
         }
         self.list(table, notes.as_ref(), length)
+    }
+
+    /// Writes a table about which nothing is noted, if its keys are all names, or all positions in
+    /// their order. False: they are neither, and nothing was written.
+    fn plain_entries(&mut self, table: &Table) -> Result<bool, Problem> {
+        // What follows an object is mostly one, too, and its length as a list need not be known.
+        let follows_object = self.shapes.get(self.tables.len()).is_some_and(Shape::is_known);
+        if follows_object && self.named_entries(table)? {
+            return Ok(true);
+        }
+        let length = table.raw_len();
+        if length > 0 && has_positions_only(table, length) {
+            return self.elements(table).map(|()| true);
+        }
+        Ok(length == 0 && !follows_object && self.named_entries(table)?)
+    }
+
+    /// The same if its keys are all names.
+    fn named_entries(&mut self, table: &Table) -> Result<bool, Problem> {
+        let (first, names) = (self.members.len(), self.names.len());
+        match self.collect(table).then(|| self.members.len() - first) {
+            None => {
+                self.members.truncate(first);
+                self.names.truncate(names);
+                return Ok(false);
+            }
+            Some(0) => self.list(table, None, 0)?,
+            Some(_) => self.object(None, first, names)?,
+        }
+        Ok(true)
     }
 
     fn named(&mut self, name: &[u8], value: Value) {

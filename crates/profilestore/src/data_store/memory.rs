@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     fmt,
     ops::Bound,
     sync::Arc,
@@ -304,10 +305,10 @@ impl State {
     /// What became of a commit, if that is known.
     fn outcome_of(&self, commit: &Commit) -> Option<Outcome> {
         let kept = self.outcomes.get(&commit.id).copied();
+        let last_save = |key: &_| Ok(self.keys.get(key).and_then(KeyContents::last_save));
         kept.or_else(|| {
-            let key = rules::only_saves(commit).then(|| commit.changes[0].key()).flatten()?;
-            let last = self.keys.get(key)?.last_save();
-            (last == Some(commit.id)).then_some(Outcome::Applied(None))
+            let Ok::<_, Infallible>(is_last) = rules::is_last_save(commit, last_save);
+            is_last.then_some(Outcome::Applied(None))
         })
     }
 

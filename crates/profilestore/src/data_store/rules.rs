@@ -8,8 +8,8 @@
 //! In a commit's transaction a backend does this:
 //!
 //! 1. [`check_commit`] and [`check_incarnation`];
-//! 2. answer an id that is known already: [`judge_known`]; for a commit of [`only_saves`] also when
-//!    the key's last save is the one of this id;
+//! 2. answer an id that is known already: [`judge_known`]; also that of a key's last save,
+//!    [`is_last_save`];
 //! 3. [`judge`]; a [`Fault`] is answered as [`StoreError::Conflict`];
 //! 4. a commit of [`only_checks`] ends here;
 //! 5. apply the changes: [`in_order`], [`new_version`], [`keeps_previous`]; and keep the [`links`],
@@ -154,10 +154,21 @@ pub fn only_checks(commit: &Commit) -> bool {
     !is_kept && commit.changes.iter().all(checks)
 }
 
-/// True for a commit that may be one of [`is_own_save`]: a save and nothing else.
-pub fn only_saves(commit: &Commit) -> bool {
-    let [Change::Write { cause, imported, .. }] = &commit.changes[..] else { return false };
-    *cause == Cause::Save && imported.is_none() && commit.fingerprint.is_none()
+/// The profile of a commit that may be one of [`is_own_save`]: a save and nothing else.
+pub fn only_saves(commit: &Commit) -> Option<&ProfileKey> {
+    let [Change::Write { key, cause, imported, .. }] = &commit.changes[..] else { return None };
+    let is_save = *cause == Cause::Save && imported.is_none() && commit.fingerprint.is_none();
+    is_save.then_some(key)
+}
+
+/// Whether a commit was applied as a save by the holder, see [`is_own_save`], and is the last one
+/// of its profile. `last_save`: what the key says of that.
+pub fn is_last_save<E>(
+    commit: &Commit,
+    last_save: impl FnOnce(&ProfileKey) -> Result<Option<CommitId>, E>,
+) -> Result<bool, E> {
+    let Some(key) = only_saves(commit) else { return Ok(false) };
+    Ok(last_save(key)? == Some(commit.id))
 }
 
 /// True for a save by the server that holds the profile, and nothing else. Of these the id of the
@@ -165,7 +176,7 @@ pub fn only_saves(commit: &Commit) -> bool {
 /// the save before. `lease`: the key's, before the commit.
 pub fn is_own_save(commit: &Commit, lease: &LeaseState) -> bool {
     let holder = lease.holder.as_ref().and_then(|holder| holder.server);
-    only_saves(commit) && commit.from.is_some() && commit.from == holder
+    only_saves(commit).is_some() && commit.from.is_some() && commit.from == holder
 }
 
 /// Judges a well formed commit's preconditions against the state before it, in their order. None:

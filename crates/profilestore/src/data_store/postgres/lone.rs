@@ -279,7 +279,7 @@ impl Inner {
             .with(&value[..])
             .with(commit.id.0)
             .with(commit.fingerprint.map(u64::cast_signed))
-            .with(rules::only_saves(commit));
+            .with(rules::only_saves(commit).is_some());
         if keeps {
             step.push(*keep_previous);
         }

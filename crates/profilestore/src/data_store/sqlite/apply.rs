@@ -140,9 +140,10 @@ impl Tx<'_> {
 
     /// Whether a commit is the last save of its key, as its head says.
     fn is_last_save(&mut self, commit: &Commit) -> Result<bool, Trouble> {
-        let [Change::Write { key, .. }] = commit.changes.as_slice() else { return Ok(false) };
-        let at = self.head(key)?;
-        Ok(rules::only_saves(commit) && self.heads[at].last_save == Some(commit.id))
+        rules::is_last_save(commit, |key| {
+            let at = self.head(key)?;
+            Ok(self.heads[at].last_save)
+        })
     }
 
     /// False when the id is there already.

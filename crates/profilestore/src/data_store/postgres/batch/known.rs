@@ -11,9 +11,8 @@ impl Batch {
     pub(super) fn outcome_of(&self, commit: &Commit) -> Option<Outcome> {
         let kept = self.outcomes.get(&commit.id).copied();
         kept.or_else(|| {
-            let key = rules::only_saves(commit).then(|| commit.changes[0].key()).flatten()?;
-            let last = self.head(key).ok()?.last_save;
-            (last == Some(commit.id)).then_some(Outcome::Applied(None))
+            let last = rules::is_last_save(commit, |key| self.head(key).map(|head| head.last_save));
+            last.is_ok_and(|is_last| is_last).then_some(Outcome::Applied(None))
         })
     }
 

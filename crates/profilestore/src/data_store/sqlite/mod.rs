@@ -43,6 +43,7 @@ mod check;
 mod checkpoints;
 mod contents;
 mod drain;
+mod gets;
 mod head;
 mod heads;
 mod hints;
@@ -357,16 +358,7 @@ impl DataStore for SqliteStore {
         keys: &[ProfileKey],
         returning: Returning,
     ) -> Result<Snapshot, StoreError> {
-        let keys = keys.to_vec();
-        self.inner
-            .read(move |tx| {
-                let states = keys.iter().map(|key| {
-                    tx.heads.clear();
-                    tx.key_state(key, returning)
-                });
-                Ok(Snapshot { states: states.collect::<Result<_, _>>()?, now_ms: tx.now_ms })
-            })
-            .await
+        self.inner.get(keys, returning).await
     }
 
     async fn version(

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Inner, Trouble,
+    gets::Gets,
     head::{HEAD_COLUMNS, Head},
     schema,
     state::Tx,
@@ -20,7 +21,7 @@ use crate::{
     key::ProfileKey,
 };
 
-/// How many reads run at once; the others wait their turn.
+/// How many reads run at once, besides those of [`Gets`]; the others wait their turn.
 const READERS: usize = 8;
 
 /// Idle connections, made when needed.
@@ -28,11 +29,14 @@ pub(super) struct Readers {
     /// None once the store is closed.
     idle: Mutex<Option<Vec<Connection>>>,
     turns: Arc<Semaphore>,
+    /// Reads of what keys hold, which take no turns.
+    pub(super) gets: Gets,
 }
 
 impl Default for Readers {
     fn default() -> Self {
-        Self { idle: Mutex::new(Some(Vec::new())), turns: Arc::new(Semaphore::new(READERS)) }
+        let (idle, turns) = (Mutex::new(Some(Vec::new())), Arc::new(Semaphore::new(READERS)));
+        Self { idle, turns, gets: Gets::default() }
     }
 }
 

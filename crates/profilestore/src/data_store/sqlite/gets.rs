@@ -234,17 +234,21 @@ mod tests {
     async fn a_read_whose_thread_never_came_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
         let store = filled(&dir.path().join("players.db"), 0).await;
-        let waiting = || store.inner.readers.gets.0.lock();
         let (reply, answer) = oneshot::channel();
+        let waiting = || store.inner.readers.gets.0.lock();
         waiting().gets.push_back(Get { keys: vec![key(1)], returning: WHOLE, reply });
-        assert!(waiting().needs_thread() && waiting().needs_thread());
-        assert!(!waiting().needs_thread(), "two are enough for one read");
+        // Two threads are enough for one read.
+        assert_eq!([(); 3].map(|()| waiting().needs_thread()), [true, true, false]);
         let reading = || Reading { inner: store.inner.clone(), done: false };
+        let counts = || {
+            let waiting = waiting();
+            (waiting.threads, waiting.gets.len())
+        };
         drop(reading());
-        assert_eq!((waiting().threads, waiting().gets.len()), (1, 1));
+        assert_eq!(counts(), (1, 1));
         drop(reading());
         assert!(answer.await.is_err());
-        assert_eq!(waiting().threads, 0);
+        assert_eq!(counts(), (0, 0));
         // Nothing of that stays.
         assert_eq!(store.read(&[key(1)], WHOLE).await.expect("a read").states.len(), 1);
     }

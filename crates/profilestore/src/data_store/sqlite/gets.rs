@@ -101,7 +101,12 @@ impl Reading {
             gets.retain(|get| !get.reply.is_closed());
             // An error after which the connection is not used again spoils no other read.
             while !gets.is_empty() {
-                let read = self.inner.read_now(|tx| answer_all(tx, &mut gets));
+                let mut answers = Vec::with_capacity(gets.len());
+                let read = self.inner.read_now(|tx| read_all(tx, &mut gets, &mut answers));
+                // The connection is back: a caller that reads again finds it.
+                for (reply, snapshot) in answers {
+                    drop(reply.send(Ok(snapshot)));
+                }
                 if let (Err(err), Some(get)) = (read, gets.pop_front()) {
                     drop(get.reply.send(Err(err)));
                 }
@@ -110,13 +115,15 @@ impl Reading {
     }
 }
 
-/// Answers reads until one of them fails, which is the first one then.
-fn answer_all(tx: &mut Tx<'_>, gets: &mut VecDeque<Get>) -> Result<(), Trouble> {
+/// Reads until one of them fails, which is the first one then.
+fn read_all(
+    tx: &mut Tx<'_>,
+    gets: &mut VecDeque<Get>,
+    answers: &mut Vec<(oneshot::Sender<Reply>, Snapshot)>,
+) -> Result<(), Trouble> {
     while let Some(get) = gets.front() {
         let snapshot = snapshot(tx, &get.keys, get.returning)?;
-        if let Some(get) = gets.pop_front() {
-            drop(get.reply.send(Ok(snapshot)));
-        }
+        answers.extend(gets.pop_front().map(|get| (get.reply, snapshot)));
     }
     Ok(())
 }

@@ -90,8 +90,8 @@ fn install_settings(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
         })?,
     )?;
 
-    // (on_error(message, store, key), on_overwrite(store, key), on_critical(is_critical)): called
-    // from now on.
+    // (on_error(message, store, key, scope), on_overwrite(store, key, scope),
+    // on_critical(is_critical)): called from now on.
     let own = host.clone();
     table.set(
         "listen",
@@ -99,13 +99,12 @@ fn install_settings(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
             move |_, (on_error, on_overwrite, on_critical): (Function, Function, Function)| {
                 let (server, host) = (&own.server, own.clone());
                 server.on_error(move |message, key| {
-                    let (store, key) =
-                        key.map_or((None, None), |key| (Some(key.store()), Some(key.key())));
-                    host.call(&on_error, (message, store, key));
+                    let (store, scope) = (key.map(ProfileKey::store), key.map(ProfileKey::scope));
+                    host.call(&on_error, (message, store, key.map(ProfileKey::key), scope));
                 });
                 let host = own.clone();
                 server.on_overwrite(move |key| {
-                    drop(host.call(&on_overwrite, (key.store(), key.key())))
+                    drop(host.call(&on_overwrite, (key.store(), key.key(), key.scope())))
                 });
                 let host = own.clone();
                 server.on_critical_toggle(move |critical| drop(host.call(&on_critical, critical)));

@@ -23,10 +23,11 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 
 /// What the modules are made of besides, in the order in which they build on each other: each gets
 /// the host with those before it.
-const PARTS: [(&str, &str); 10] = [
+const PARTS: [(&str, &str); 11] = [
     ("Signal", include_str!("signal.luau")),
     ("tables", include_str!("tables.luau")),
     ("calls", include_str!("calls.luau")),
+    ("hearing", include_str!("hearing.luau")),
     ("mocks", include_str!("mocks.luau")),
     ("store_module", include_str!("store_module.luau")),
     ("store_messages", include_str!("store_messages.luau")),

@@ -29,6 +29,7 @@ mod surface;
 mod threads;
 mod too_large;
 mod trees;
+mod two_modules;
 mod types;
 mod validators;
 

@@ -154,6 +154,10 @@ fn an_outage_is_told_to_both_modules_and_printed_once() {
     let told = printed.iter().filter(|line| line.starts_with("OnError ")).count();
     let counted = |what: &str| warnings.iter().filter(|line| line.contains(what)).count();
     assert_eq!(counted("DataStore API error"), told, "{warnings:#?}");
+    // It was printed as `(STORE:-; KEY:-)`.
+    let of_no_profile = printed.iter().filter(|line| *line == "OnError nil nil").count();
+    assert_eq!(counted("(about no single profile, such as this server's lease) - "), of_no_profile);
+    assert_eq!(counted("STORE:-"), 0, "{warnings:#?}");
     assert_eq!(counted("ritical state"), 2, "{warnings:#?}");
     assert!(warnings.iter().all(|line| line.starts_with("[ProfileStore]: ")), "{warnings:#?}");
 }

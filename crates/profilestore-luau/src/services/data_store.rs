@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
+use futures_util::TryFutureExt as _;
 use mlua::{Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
 use profilestore::{
@@ -195,6 +196,22 @@ async fn at_a_frame<T, R>(
     answer.map(as_told).map_err(|error| text(&error))
 }
 
+/// The same of a call that only reads.
+async fn read_at_a_frame<T, R>(
+    frames: Weak<Scheduler>,
+    call: impl Future<Output = Result<T, DataStoreError>>,
+    as_told: impl FnOnce(T) -> R,
+) -> Answer<R> {
+    at_a_frame(frames, call.map_err(of_a_read), as_told).await
+}
+
+/// A read changes nothing, so its error does not say that it may have been applied.
+pub(super) fn of_a_read(mut error: DataStoreError) -> DataStoreError {
+    let known = error.message.strip_suffix("; the request may have been applied").map(str::len);
+    error.message.truncate(known.unwrap_or(usize::MAX));
+    error
+}
+
 /// The host's functions about data stores.
 pub(super) fn install(
     vm: &Vm,
@@ -247,7 +264,7 @@ fn install_reads(
         let key = key_of(lua, key)?;
         let read: futures_util::future::BoxFuture<'static, _> =
             if cached { Box::pin(store.0.get(&key)) } else { Box::pin(store.0.get_uncached(&key)) };
-        Ok(at_a_frame(own.clone(), read, Read::from))
+        Ok(read_at_a_frame(own.clone(), read, Read::from))
     };
     host.set("ds_get", vm.waiting(get)?)?;
 
@@ -255,7 +272,7 @@ fn install_reads(
     let get_version = move |lua: &Lua, (store, key, version): (Handle, Value, String)| {
         count();
         let read = store.0.get_version(&key_of(lua, key)?, &version);
-        Ok(at_a_frame(own.clone(), read, Read::from))
+        Ok(read_at_a_frame(own.clone(), read, Read::from))
     };
     host.set("ds_get_version", vm.waiting(get_version)?)?;
     Ok(())
@@ -337,7 +354,7 @@ fn install_listings(
             query.page_size = page_items(size)?;
         }
         let listed = store.0.list_versions(&key_of(lua, key)?, query);
-        Ok(at_a_frame(own.clone(), listed, |pages| listing(Listed::Versions(pages))))
+        Ok(read_at_a_frame(own.clone(), listed, |pages| listing(Listed::Versions(pages))))
     };
     host.set("ds_list_versions", vm.waiting(versions)?)?;
 
@@ -350,7 +367,7 @@ fn install_listings(
                 query.page_size = page_items(size)?;
             }
             let listed = store.0.list_keys(query);
-            Ok(at_a_frame(own.clone(), listed, |pages| listing(Listed::Keys(pages))))
+            Ok(read_at_a_frame(own.clone(), listed, |pages| listing(Listed::Keys(pages))))
         };
     host.set("ds_list_keys", vm.waiting(keys)?)?;
 
@@ -363,7 +380,7 @@ fn install_listings(
                 Listed::Keys(pages) => pages.advance().await,
             };
             next_frame(&own).await;
-            turned.map_err(|error| text(&error))
+            turned.map_err(|error| text(&of_a_read(error)))
         })
     };
     host.set("pages_advance", vm.waiting(advance)?)?;

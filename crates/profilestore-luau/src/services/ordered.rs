@@ -8,7 +8,10 @@ use futures_util::future::join_all;
 use mlua::{IntoLua, Lua, Table, UserDataRef, Value};
 use profilestore::roblox::{DataStoreError, KeysQuery, RobloxDataStore, RobloxDataStores};
 
-use super::{data_store::Store, world::World};
+use super::{
+    data_store::{Store, of_a_read},
+    world::World,
+};
 use crate::vm::{Failed, Vm, next_frame};
 
 /// What the scope of an ordered data store begins with.
@@ -94,7 +97,7 @@ pub(super) fn install(
             Ok(async move {
                 let listed = sorted(&store, ascending, min, max).await;
                 next_frame(&frames).await;
-                listed.map_err(|error| error.to_string())
+                listed.map_err(|error| of_a_read(error).to_string())
             })
         };
     host.set("ds_sorted", vm.waiting(list)?)?;

@@ -202,6 +202,42 @@ fn calls_take_the_latency_and_fail_as_often_as_they_are_told() {
     ran.succeeded();
 }
 
+/// `GetAsync` and `GetSortedAsync` failed with the text of a write: that it may have been applied.
+#[test]
+fn the_error_of_a_read_does_not_say_that_it_may_have_been_applied() {
+    let ran = run(
+        "local service = game:GetService('DataStoreService')
+        local store, ordered = service:GetDataStore('Test'), service:GetOrderedDataStore('Test')
+        local told, failed = {}, { Get = 0, Keys = 0, Versions = 0, Sorted = 0, Set = 0 }
+        local function note(name, ok, problem)
+            if not ok then
+                failed[name] += 1
+                told[`{if name == 'Set' then 'write' else 'read'} {problem}`] = true
+            end
+        end
+        for n = 1, 100 do
+            note('Get', pcall(store.GetAsync, store, 'k' .. n))
+            note('Keys', pcall(store.ListKeysAsync, store))
+            note('Versions', pcall(store.ListVersionsAsync, store, 'k'))
+            note('Sorted', pcall(ordered.GetSortedAsync, ordered, false, 10))
+            note('Set', pcall(store.SetAsync, store, 'k', n))
+        end
+        for name, count in failed do assert(count > 0, name) end
+        local texts = {}
+        for text in told do table.insert(texts, text) end
+        table.sort(texts)
+        for _, text in texts do print(text) end",
+        |game| game.errors(10.0),
+    );
+    assert_eq!(
+        ran.succeeded(),
+        [
+            "read 505: the store gave no answer",
+            "write 505: the store gave no answer; the request may have been applied",
+        ]
+    );
+}
+
 #[test]
 fn requests_beyond_the_budget_wait_and_then_fail() {
     let ran = run(

@@ -1,5 +1,7 @@
 //! The shortest command that makes a test fail again: the test alone, fewer players and fewer
-//! options are tried, and what still fails is kept.
+//! options are tried, and what still fails in the same way is kept, if the test passes there with a
+//! seed with which it passed before. A test that needs those before it fails alone with every seed,
+//! and would go on failing when the fault is mended.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,6 +45,9 @@ impl Conditions {
 /// How many runs are tried for a shorter command.
 const TRIES: usize = 25;
 
+/// How many seeds are looked at with which the test may pass.
+const OTHERS: u64 = 5;
+
 /// A file whose tests take longer than this is not run again for a shorter command.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -53,42 +58,119 @@ fn took(report: &SpecReport) -> Duration {
     report.results.iter().map(|result| result.took).sum()
 }
 
-/// What a failure says in its first line, without numbers, which may be others each time.
+/// What a failure says.
 fn said(failure: &SpecResult) -> String {
     let Outcome::Failed(problem) = &failure.outcome else { return String::new() };
+    without_numbers(problem)
+}
+
+/// The first line of a problem without numbers, which may be others each time. Numbers of lines
+/// stay: another place is another problem.
+fn without_numbers(problem: &str) -> String {
     let first = problem.lines().next().unwrap_or_default();
-    first.chars().filter(|c| !c.is_ascii_digit()).collect()
+    let parts = first.split(':').map(|part| {
+        let is_line = !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+        part.chars().filter(|c| is_line || !c.is_ascii_digit()).collect::<String>()
+    });
+    parts.collect::<Vec<_>>().join(":")
 }
 
 /// The fewest conditions found under which the first failure of a file's tests comes again.
 pub(super) fn shortest(tree: &Arc<Tree>, test: &Test, tested: &Tested) -> Conditions {
-    let mut kept = Conditions::of(test, &tested.file);
+    let whole = Conditions::of(test, &tested.file);
     let first = tested.report.failures().next();
-    let Some(first) = first.filter(|_| took(&tested.report) <= LONG) else { return kept };
+    let Some(first) = first.filter(|_| took(&tested.report) <= LONG) else { return whole };
     let (name, problem) = (name_of(first), said(first));
-    let (mut tried, mut spent) = (Vec::new(), Duration::ZERO);
-    while tried.len() < TRIES && spent <= PATIENCE {
-        let untried = |candidate: &Conditions| !tried.contains(candidate);
-        let Some(candidate) = shorter_than(&kept, &name).into_iter().find(untried) else { break };
-        tried.push(candidate.clone());
+    let mut search = Search { tree, test, tested, name, problem, spent: Duration::ZERO };
+    let passing = search.passing(&whole);
+    search.shortest(whole, &passing)
+}
+
+/// The search for a shorter command by which one test fails.
+struct Search<'a> {
+    tree: &'a Arc<Tree>,
+    test: &'a Test,
+    tested: &'a Tested,
+    /// The test's.
+    name: String,
+    /// What it says when it fails.
+    problem: String,
+    /// How long the tests of all runs took.
+    spent: Duration,
+}
+
+impl Search<'_> {
+    fn run(&mut self, under: &Conditions, seed: u64) -> Option<SpecReport> {
         // What cannot be run is no shorter command.
-        let report = play(tree, test, &tested.file, tested.seed, &candidate);
-        let Ok(report) = report else { continue };
-        spent += took(&report);
-        if report.failures().any(|failure| name_of(failure) == name && said(failure) == problem) {
-            kept = candidate;
-        }
+        let report = play(self.tree, self.test, &self.tested.file, seed, under).ok()?;
+        self.spent += took(&report);
+        Some(report)
     }
-    kept
+
+    /// Whether the test fails in the same way.
+    fn fails(&mut self, under: &Conditions, seed: u64) -> bool {
+        self.run(under, seed).is_some_and(|report| {
+            let mut failures = report.failures();
+            failures.any(|failed| name_of(failed) == self.name && said(failed) == self.problem)
+        })
+    }
+
+    /// Whether the test passes, or nothing goes wrong outside of tests when that is what failed.
+    fn passes(&mut self, under: &Conditions, seed: u64) -> bool {
+        let Some(report) = self.run(under, seed) else { return false };
+        let is_meant = |result: &SpecResult| name_of(result) == self.name;
+        let mut passed = report.results.iter().filter(|result| result.outcome == Outcome::Passed);
+        !report.failures().any(is_meant)
+            && passed.any(|result| !is_test(&self.name) || is_meant(result))
+    }
+
+    /// Seeds with which the test passes when all is run that the command asks for: those before the
+    /// seed with which it fails, or else some of those after it. None when it fails with each.
+    fn passing(&mut self, whole: &Conditions) -> Vec<u64> {
+        let failing = self.tested.seed;
+        let before = failing.wrapping_sub(self.test.seed).min(OTHERS);
+        if before > 0 {
+            return (1..=before).map(|n| failing.wrapping_sub(n)).collect();
+        }
+        let after = (1..=OTHERS).map(|n| failing.wrapping_add(n));
+        after.filter(|seed| self.passes(whole, *seed)).collect()
+    }
+
+    /// `passing`: seeds with which the test passes under all conditions.
+    fn shortest(&mut self, whole: Conditions, passing: &[u64]) -> Conditions {
+        let (mut kept, mut tried) = (whole, Vec::new());
+        while tried.len() < TRIES && self.spent <= PATIENCE {
+            let untried = |candidate: &Conditions| !tried.contains(candidate);
+            let candidate = shorter_than(&kept, &self.name).into_iter().find(untried);
+            let Some(candidate) = candidate else { break };
+            tried.push(candidate.clone());
+            if self.fails(&candidate, self.tested.seed)
+                && (passing.is_empty() || passing.iter().any(|seed| self.passes(&candidate, *seed)))
+            {
+                kept = candidate;
+            }
+        }
+        kept
+    }
+}
+
+/// What goes wrong outside of tests cannot be chosen by its name.
+fn is_test(name: &str) -> bool {
+    !name.rsplit(" > ").next().unwrap_or_default().starts_with('(')
 }
 
 /// What leaves one thing out, the most first.
 fn shorter_than(kept: &Conditions, name: &str) -> Vec<Conditions> {
     let mut list = Vec::new();
-    // What goes wrong outside of tests cannot be chosen.
-    let is_test = !name.rsplit(" > ").next().unwrap_or_default().starts_with('(');
-    if is_test && kept.only.as_deref() != Some(name) {
-        list.push(Conditions { only: Some(name.to_owned()), ..kept.clone() });
+    if is_test(name) {
+        // The test alone, then the blocks around it, but not the whole file by its name.
+        let blocks = name.rmatch_indices(" > ").map(|(at, _)| &name[..at]);
+        let blocks = blocks.filter(|block| block.contains(" > "));
+        let fewer = std::iter::once(name).chain(blocks).filter(|part| {
+            let only = kept.only.as_deref();
+            only.is_none_or(|only| *part != only && part.contains(only))
+        });
+        list.extend(fewer.map(|part| Conditions { only: Some(part.to_owned()), ..kept.clone() }));
     }
     if kept.play {
         list.push(Conditions { play: false, ..kept.clone() });
@@ -129,7 +211,7 @@ fn fewer(plan: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Conditions, fewer, shorter_than};
+    use super::{Conditions, fewer, shorter_than, without_numbers};
 
     #[test]
     fn a_plan_loses_one_part_or_one_action_at_a_time() {
@@ -139,6 +221,27 @@ mod tests {
             fewer("1:join@0s,leave@9s; 2:join@1s"),
             ["2:join@1s", "1:leave@9s;2:join@1s", "1:join@0s;2:join@1s", "1:join@0s,leave@9s"]
         );
+    }
+
+    #[test]
+    fn the_test_alone_is_tried_before_the_blocks_around_it() {
+        let kept = Conditions { only: None, play: false, players: None, latency: 0.0, errors: 0.0 };
+        let tried = |only: Option<&str>| {
+            let kept = Conditions { only: only.map(str::to_owned), ..kept.clone() };
+            let shorter = shorter_than(&kept, "Data > old > deep > loads").into_iter();
+            shorter.filter_map(|shorter| shorter.only).collect::<Vec<_>>()
+        };
+        let alone = "Data > old > deep > loads";
+        assert_eq!(tried(None), [alone, "Data > old > deep", "Data > old"]);
+        assert_eq!(tried(Some("Data > old")), [alone, "Data > old > deep"]);
+        assert_eq!(tried(Some(alone)), [""; 0]);
+    }
+
+    #[test]
+    fn another_line_is_another_problem_and_another_number_is_not() {
+        let line_4 = without_numbers("a.luau:4: got 12\nb.luau:1");
+        assert_eq!(line_4, without_numbers("a.luau:4: got 3"));
+        assert_ne!(line_4, without_numbers("a.luau:5: got 12"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use super::{Place, lines};
 
 /// A project with these files; `src` is in ServerScriptService.
-fn project(files: &[(&str, &str)]) -> Place {
+pub(super) fn project(files: &[(&str, &str)]) -> Place {
     let place = Place::new();
     let project = r#"{ "name": "game", "tree": { "$className": "DataModel",
         "ServerScriptService": { "$path": "src" } } }"#;
@@ -231,69 +231,6 @@ return Coins";
     let printed = lines(&place.ok(&["test", ".", "--coverage", "--json"]));
     let of_coins = printed.iter().find(|line| line["coverage"] == "src/Coins.luau").unwrap();
     assert_eq!(of_coins["missed"], serde_json::json!([4]));
-}
-
-#[test]
-fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
-    let spec = "return function()
-        it('has luck', function()
-            if math.random(1, 20) == 1 then error('no luck') end
-        end)
-    end";
-    let place = project(&[("src/Luck.spec.luau", spec)]);
-    let ran = place.run(&["test", ".", "--seeds", "1000"]);
-    assert_eq!(ran.code, 1, "{ran:?}");
-    let again = ran.stdout.lines().find(|line| line.contains("profilestore test")).unwrap();
-    assert!(again.contains("--only 'Luck > has luck'"), "{again}");
-    let again = again.replace("'Luck > has luck'", "Luck.spec");
-    let words: Vec<&str> = again.split_whitespace().skip(1).collect();
-    let ran = place.run(&words);
-    assert!(ran.code == 1 && ran.stdout.contains("no luck"), "{words:?}: {ran:?}");
-    let seed: u64 = words.last().unwrap().parse().unwrap();
-    if seed > 0 {
-        // Those before it hold.
-        place.ok(&["test", ".", "--seeds", &seed.to_string()]);
-    }
-}
-
-#[test]
-fn a_sweep_prints_the_shortest_command_that_fails_again() {
-    let spec = "return function()
-        it('is fine', function() end)
-        it('is alone', function()
-            task.wait(5)
-            assert(not game.Players:FindFirstChild('Player2'), 'a second player is there')
-        end)
-    end";
-    let place = project(&[("src/Data.spec.luau", spec)]);
-    let players = "1:join@0s,leave@9s;2:join@0s,leave@9s";
-    let options = ["--latency", "50", "--errors", "1", "--play", "--players", players];
-    let ran = place.run(&[&["test", ".", "--seeds", "3"], &options[..]].concat());
-    assert_eq!(ran.code, 1, "{ran:?}");
-    let again = "profilestore test . --only 'Data > is alone' --seed 0 --players 2:join@0s";
-    assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
-    let shorter = ["test", ".", "--only", "Data > is alone", "--players", "2:join@0s"];
-    let ran = place.run(&shorter);
-    assert!(ran.code == 1 && ran.stdout.contains("a second player is there"), "{ran:?}");
-    assert!(!ran.stdout.contains("1 passed"), "the test alone: {ran:?}");
-}
-
-/// Without the players the test failed too, in another way, and that was printed.
-#[test]
-fn a_command_by_which_a_test_fails_in_another_way_is_no_shorter_one() {
-    let spec = "return function()
-        it('is alone', function()
-            task.wait(5)
-            assert(game.Players:FindFirstChild('Player2'), 'no second player is there')
-            error('a second player is there')
-        end)
-    end";
-    let place = project(&[("src/Data.spec.luau", spec)]);
-    let players = "1:join@0s,leave@9s;2:join@0s,leave@9s";
-    let ran = place.run(&["test", ".", "--seeds", "3", "--players", players]);
-    assert_eq!(ran.code, 1, "{ran:?}");
-    let again = "profilestore test . --only 'Data > is alone' --seed 0 --players 2:join@0s";
-    assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod edit;
 #[cfg(unix)]
 mod files;
 #[cfg(feature = "luau")]
+mod game_sweeps;
+#[cfg(feature = "luau")]
 mod game_tests;
 #[cfg(feature = "luau")]
 mod game_trees;

@@ -1,0 +1,127 @@
+//! Sweeps of seeds over the tests of games, and the commands that they print.
+
+use std::fs;
+
+use super::{Ran, game_tests::project};
+
+/// The command that a sweep has printed, without the program's name.
+#[track_caller]
+fn again(ran: &Ran) -> &str {
+    let printed = ran.stdout.lines().find_map(|line| line.trim().strip_prefix("profilestore "));
+    printed.unwrap_or_else(|| panic!("no command: {ran:?}"))
+}
+
+/// The words of such a command, of which one may be quoted.
+fn words(command: &str) -> Vec<&str> {
+    let parts = command.split('\'').enumerate();
+    parts
+        .flat_map(|(n, part)| match n % 2 {
+            0 => part.split_whitespace().collect::<Vec<_>>(),
+            _ => vec![part],
+        })
+        .collect()
+}
+
+#[test]
+fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
+    let spec = "return function()
+        it('has luck', function()
+            if math.random(1, 20) == 1 then error('no luck') end
+        end)
+    end";
+    let place = project(&[("src/Luck.spec.luau", spec)]);
+    let ran = place.run(&["test", ".", "--seeds", "1000"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let again = ran.stdout.lines().find(|line| line.contains("profilestore test")).unwrap();
+    assert!(again.contains("--only 'Luck > has luck'"), "{again}");
+    let again = again.replace("'Luck > has luck'", "Luck.spec");
+    let words: Vec<&str> = again.split_whitespace().skip(1).collect();
+    let ran = place.run(&words);
+    assert!(ran.code == 1 && ran.stdout.contains("no luck"), "{words:?}: {ran:?}");
+    let seed: u64 = words.last().unwrap().parse().unwrap();
+    if seed > 0 {
+        // Those before it hold.
+        place.ok(&["test", ".", "--seeds", &seed.to_string()]);
+    }
+}
+
+#[test]
+fn a_sweep_prints_the_shortest_command_that_fails_again() {
+    let spec = "return function()
+        it('is fine', function() end)
+        it('is alone', function()
+            task.wait(5)
+            assert(not game.Players:FindFirstChild('Player2'), 'a second player is there')
+        end)
+    end";
+    let place = project(&[("src/Data.spec.luau", spec)]);
+    let players = "1:join@0s,leave@9s;2:join@0s,leave@9s";
+    let options = ["--latency", "50", "--errors", "1", "--play", "--players", players];
+    let ran = place.run(&[&["test", ".", "--seeds", "3"], &options[..]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let again = "profilestore test . --only 'Data > is alone' --seed 0 --players 2:join@0s";
+    assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
+    let shorter = ["test", ".", "--only", "Data > is alone", "--players", "2:join@0s"];
+    let ran = place.run(&shorter);
+    assert!(ran.code == 1 && ran.stdout.contains("a second player is there"), "{ran:?}");
+    assert!(!ran.stdout.contains("1 passed"), "the test alone: {ran:?}");
+}
+
+/// Without the players the test failed too, in another way, and that was printed.
+#[test]
+fn a_command_by_which_a_test_fails_in_another_way_is_no_shorter_one() {
+    let spec = "return function()
+        it('is alone', function()
+            task.wait(5)
+            assert(game.Players:FindFirstChild('Player2'), 'no second player is there')
+            error('a second player is there')
+        end)
+    end";
+    let place = project(&[("src/Data.spec.luau", spec)]);
+    let players = "1:join@0s,leave@9s;2:join@0s,leave@9s";
+    let ran = place.run(&["test", ".", "--seeds", "3", "--players", players]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let again = "profilestore test . --only 'Data > is alone' --seed 0 --players 2:join@0s";
+    assert!(ran.stdout.lines().any(|line| line.trim() == again), "{ran:?}");
+}
+
+/// What the test needs stands in the test before it, and a fault takes it away with some seeds.
+const NEEDS_THE_ONE_BEFORE: &str = "
+    local have = 0
+    it('earns', function() have += 20 end)
+    it('spends', function()
+        if math.random(1, 10) == 1 then have -= 5 end
+        expect(have >= 20).to.equal(true)
+    end)";
+
+/// The command had the test alone, which fails with every seed, and went on failing when the fault
+/// was mended.
+#[test]
+fn a_command_by_which_a_test_fails_without_its_fault_is_no_shorter_one() {
+    let spec = format!("return function() {NEEDS_THE_ONE_BEFORE} end");
+    let place = project(&[("src/Coins.spec.luau", spec.as_str())]);
+    let ran = place.run(&["test", ".", "--seeds", "1000"]);
+    let again = words(again(&ran));
+    assert_eq!(again[..4], ["test", ".", "--only", "src/Coins.spec.luau"], "{ran:?}");
+    let still = place.run(&again);
+    assert!(still.code == 1 && still.stdout.contains("failed: Coins > spends"), "{still:?}");
+    let mended = spec.replace("have -= 5", "have -= 0");
+    fs::write(place.path("src/Coins.spec.luau"), mended).unwrap();
+    place.ok(&again);
+}
+
+#[test]
+fn a_test_that_needs_the_one_before_is_run_again_with_its_block() {
+    let spec = format!(
+        "return function()
+            it('is fine', function() end)
+            describe('coins', function() {NEEDS_THE_ONE_BEFORE} end)
+        end"
+    );
+    let place = project(&[("src/Data.spec.luau", spec.as_str())]);
+    let ran = place.run(&["test", ".", "--seeds", "1000"]);
+    let again = words(again(&ran));
+    assert_eq!(again[..4], ["test", ".", "--only", "Data > coins"], "{ran:?}");
+    let still = place.run(&again);
+    assert!(still.code == 1 && still.stdout.contains("1 passed, 1 failed"), "{still:?}");
+}

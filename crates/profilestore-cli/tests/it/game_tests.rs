@@ -324,8 +324,14 @@ fn wrong_options_of_tests_are_code_2() {
 #[test]
 fn the_example_of_a_project_passes_its_tests() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/roblox_project");
-    let printed = Place::new().ok(&["test", folder.to_str().unwrap()]);
+    let folder = folder.to_str().unwrap();
+    let printed = Place::new().ok(&["test", folder]);
     assert!(printed.contains("ok ") && printed.contains(" 0 failed"), "{printed}");
+    // None of them needs another.
+    for test in ["takes no more", "has them again"] {
+        let printed = Place::new().ok(&["test", folder, "--only", test]);
+        assert!(printed.ends_with("1 file: 1 passed, 0 failed\n"), "{printed}");
+    }
 }
 
 #[test]

@@ -11,7 +11,11 @@ use std::{
 
 use profilestore_luau::{Game, Plan, PlanError, SpecOptions, SpecReport, Time, Tree};
 
-use super::{Test, coverage, junit, replay::Conditions, report};
+use super::{
+    Test, coverage, junit,
+    replay::{Conditions, Replay},
+    report,
+};
 use crate::{
     output::{Failure, Status},
     run::game::{reaching, seconds, tree_of},
@@ -22,6 +26,8 @@ pub(super) struct Tested {
     pub(super) file: String,
     pub(super) seed: u64,
     pub(super) report: SpecReport,
+    /// Of a sweep in which a test failed.
+    pub(super) replay: Option<Replay>,
 }
 
 impl Tested {
@@ -60,11 +66,16 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
             }
         }));
     }
+    if test.seeds > 1 {
+        for tested in results.iter_mut().filter(|tested| tested.is_failure()) {
+            tested.replay = Replay::of(test, &tree, tested);
+        }
+    }
     let lines = coverage::of(&results);
     if json {
         report::json(&results)?;
     } else {
-        report::text(test, &tree, &results)?;
+        report::text(test, &results)?;
     }
     if test.coverage {
         coverage::print(&lines, json)?;
@@ -208,7 +219,7 @@ impl<'a> Jobs<'a> {
     fn play(&self, file: usize, seed: u64) -> Result<Tested, Failure> {
         let (file, under) = &self.files[file];
         let report = play(&self.tree, self.test, file, seed, under)?;
-        Ok(Tested { file: file.clone(), seed, report })
+        Ok(Tested { file: file.clone(), seed, report, replay: None })
     }
 
     fn results(self) -> Result<Vec<Tested>, Failure> {

@@ -51,6 +51,9 @@ const OTHERS: u64 = 5;
 /// A file whose tests take longer than this is not run again for a shorter command.
 const LONG: Duration = Duration::from_secs(1);
 
+/// What fails when a file of tests cannot be loaded.
+const THE_FILE: &str = "(the file)";
+
 /// How long the tests of these runs may take together. With fewer players a test may wait longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -75,15 +78,32 @@ fn without_numbers(problem: &str) -> String {
     parts.collect::<Vec<_>>().join(":")
 }
 
-/// The fewest conditions found under which the first failure of a file's tests comes again.
-pub(super) fn shortest(tree: &Arc<Tree>, test: &Test, tested: &Tested) -> Conditions {
-    let whole = Conditions::of(test, &tested.file);
-    let first = tested.report.failures().next();
-    let Some(first) = first.filter(|_| took(&tested.report) <= LONG) else { return whole };
-    let (name, problem) = (name_of(first), said(first));
-    let mut search = Search { tree, test, tested, name, problem, spent: Duration::ZERO };
-    let passing = search.passing(&whole);
-    search.shortest(whole, &passing)
+/// What a sweep says of a file of which a test fails.
+pub(super) struct Replay {
+    /// The shortest command that was found by which the first failure comes again.
+    pub(super) shortest: String,
+    /// Whether the test failed with each seed that was tried after the first one, too.
+    pub(super) always: bool,
+}
+
+impl Replay {
+    /// None when the file cannot be loaded, with whatever seed.
+    pub(super) fn of(test: &Test, tree: &Arc<Tree>, tested: &Tested) -> Option<Self> {
+        let whole = Conditions::of(test, &tested.file);
+        let first = tested.report.failures().next()?;
+        if took(&tested.report) > LONG {
+            return Some(Self { shortest: again(test, tested, &whole), always: false });
+        }
+        let (name, problem) = (name_of(first), said(first));
+        let mut search = Search { tree, test, tested, name, problem, spent: Duration::ZERO };
+        let passing = search.passing(&whole);
+        let always = passing.is_empty();
+        if always && search.name == THE_FILE {
+            return None;
+        }
+        let shortest = search.shortest(whole, &passing);
+        Some(Self { shortest: again(test, tested, &shortest), always })
+    }
 }
 
 /// The search for a shorter command by which one test fails.
@@ -209,9 +229,56 @@ fn fewer(plan: &str) -> Vec<String> {
     list
 }
 
+/// The command that runs a failure again.
+fn again(test: &Test, tested: &Tested, under: &Conditions) -> String {
+    let only = under.only.as_ref().unwrap_or(&tested.file);
+    let mut words = vec![
+        "profilestore".to_owned(),
+        "test".to_owned(),
+        quoted(&test.path.display().to_string()),
+    ];
+    words.extend(["--only".to_owned(), quoted(only), format!("--seed {}", tested.seed)]);
+    if under.play {
+        words.push("--play".to_owned());
+    }
+    if let Some(players) = &under.players {
+        words.push(format!("--players {}", quoted(players)));
+    }
+    for host in &test.allow_http {
+        words.push(format!("--allow-http {}", quoted(host)));
+    }
+    for (option, value, usual) in [
+        ("--latency", under.latency, 0.0),
+        ("--errors", under.errors, 0.0),
+        ("--limit", test.limit.as_secs_f64(), 600.0),
+    ] {
+        if value.to_bits() != f64::to_bits(usual) {
+            words.push(format!("{option} {value}"));
+        }
+    }
+    words.join(" ")
+}
+
+/// A word as shells take it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@+=:,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Conditions, fewer, shorter_than, without_numbers};
+    use super::{Conditions, fewer, quoted, shorter_than, without_numbers};
+
+    #[test]
+    fn words_are_quoted_where_shells_need_it() {
+        assert_eq!(quoted("src/a.spec.luau"), "src/a.spec.luau");
+        assert_eq!(quoted("1:join@0s;2:join@1s"), "'1:join@0s;2:join@1s'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
 
     #[test]
     fn a_plan_loses_one_part_or_one_action_at_a_time() {

@@ -1,15 +1,9 @@
 //! What came of tests, for people and for programs.
 
-use std::sync::Arc;
-
-use profilestore_luau::{Line, Outcome, SpecResult, Tree};
+use profilestore_luau::{Line, Outcome, SpecResult};
 use serde_json::json;
 
-use super::{
-    Test,
-    play::Tested,
-    replay::{self, Conditions},
-};
+use super::{Test, play::Tested};
 use crate::output::{Failure, count, json_line, out, text as line};
 
 /// A test's name, with those of the blocks around it.
@@ -17,7 +11,7 @@ pub(super) fn name_of(result: &SpecResult) -> String {
     result.path.join(" > ")
 }
 
-pub(super) fn text(test: &Test, tree: &Arc<Tree>, results: &[Tested]) -> Result<(), Failure> {
+pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
     let mut out = out();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for tested in results {
@@ -33,10 +27,12 @@ pub(super) fn text(test: &Test, tree: &Arc<Tree>, results: &[Tested]) -> Result<
                 _ => skipped += 1,
             }
         }
-        if tested.is_failure() && test.seeds > 1 {
-            line(&mut out, format_args!("  fails with seed {}; again:", tested.seed))?;
-            let under = replay::shortest(tree, test, tested);
-            line(&mut out, format_args!("    {}", again(test, tested, &under)))?;
+        if let Some(replay) = &tested.replay {
+            let number = tested.seed.wrapping_sub(test.seed).saturating_add(1);
+            let place = format!("seed {} ({number} of {})", tested.seed, test.seeds);
+            let next = if replay.always { ", and with those after it" } else { "" };
+            line(&mut out, format_args!("  fails with {place}{next}; again:"))?;
+            line(&mut out, format_args!("    {}", replay.shortest))?;
         }
     }
     let files = count(results.len() as u64, "file", "files");
@@ -45,7 +41,9 @@ pub(super) fn text(test: &Test, tree: &Arc<Tree>, results: &[Tested]) -> Result<
         parts.push(format!("{skipped} skipped"));
     }
     if test.seeds > 1 {
-        parts.push(format!("{} seeds", test.seeds));
+        // A file of which a test fails is not run with the seeds after it.
+        let most = if failed > 0 { "up to " } else { "" };
+        parts.push(format!("{most}{} seeds", test.seeds));
     }
     line(&mut out, format_args!("{files}: {}", parts.join(", ")))
 }
@@ -77,46 +75,6 @@ fn without_tabs(text: &str) -> String {
     text.replace('\t', "    ")
 }
 
-/// The command that runs a failure again.
-fn again(test: &Test, tested: &Tested, under: &Conditions) -> String {
-    let only = under.only.as_ref().unwrap_or(&tested.file);
-    let mut words = vec![
-        "profilestore".to_owned(),
-        "test".to_owned(),
-        quoted(&test.path.display().to_string()),
-    ];
-    words.extend(["--only".to_owned(), quoted(only), format!("--seed {}", tested.seed)]);
-    if under.play {
-        words.push("--play".to_owned());
-    }
-    if let Some(players) = &under.players {
-        words.push(format!("--players {}", quoted(players)));
-    }
-    for host in &test.allow_http {
-        words.push(format!("--allow-http {}", quoted(host)));
-    }
-    for (option, value, usual) in [
-        ("--latency", under.latency, 0.0),
-        ("--errors", under.errors, 0.0),
-        ("--limit", test.limit.as_secs_f64(), 600.0),
-    ] {
-        if value.to_bits() != f64::to_bits(usual) {
-            words.push(format!("{option} {value}"));
-        }
-    }
-    words.join(" ")
-}
-
-/// A word as shells take it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@+=:,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 pub(super) fn json(results: &[Tested]) -> Result<(), Failure> {
     let mut out = out();
     for tested in results {
@@ -142,17 +100,10 @@ pub(super) fn json(results: &[Tested]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{quoted, without_tabs};
+    use super::without_tabs;
 
     #[test]
     fn the_lines_of_a_traceback_are_indented_with_spaces() {
         assert_eq!(without_tabs("\ta.spec.luau:1"), "    a.spec.luau:1");
-    }
-
-    #[test]
-    fn words_are_quoted_where_shells_need_it() {
-        assert_eq!(quoted("src/a.spec.luau"), "src/a.spec.luau");
-        assert_eq!(quoted("1:join@0s;2:join@1s"), "'1:join@0s;2:join@1s'");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
     }
 }

@@ -125,3 +125,36 @@ fn a_test_that_needs_the_one_before_is_run_again_with_its_block() {
     let still = place.run(&again);
     assert!(still.code == 1 && still.stdout.contains("1 passed, 1 failed"), "{still:?}");
 }
+
+#[test]
+fn a_sweep_that_stops_says_at_which_of_its_seeds() {
+    let spec = "return function()
+        it('has luck', function()
+            if math.random(1, 20) == 1 then error('no luck') end
+        end)
+    end";
+    let place = project(&[("src/Luck.spec.luau", spec)]);
+    let ran = place.run(&["test", ".", "--seed", "3", "--seeds", "1000"]);
+    let seed: u64 = words(again(&ran)).last().unwrap().parse().unwrap();
+    let said = format!("fails with seed {seed} ({} of 1000); again:", seed - 2);
+    assert!(ran.stdout.contains(&said), "{said}: {ran:?}");
+    assert!(ran.stdout.ends_with("0 passed, 1 failed, up to 1000 seeds\n"), "{ran:?}");
+}
+
+#[test]
+fn a_test_that_fails_with_every_seed_is_said_to() {
+    let spec = "return function() it('adds', function() expect(1 + 1).to.equal(3) end) end";
+    let place = project(&[("src/Sum.spec.luau", spec)]);
+    let ran = place.run(&["test", ".", "--seeds", "3"]);
+    let said = "fails with seed 0 (1 of 3), and with those after it; again:";
+    assert!(ran.code == 1 && ran.stdout.contains(said), "{ran:?}");
+}
+
+/// It was said to fail with seed 0.
+#[test]
+fn a_file_of_tests_that_cannot_be_loaded_fails_without_a_seed() {
+    let place = project(&[("src/Broken.spec.luau", "local = 5")]);
+    let ran = place.run(&["test", ".", "--seeds", "3"]);
+    assert!(ran.code == 1 && ran.stdout.contains("syntax error: src/Broken.spec"), "{ran:?}");
+    assert!(!ran.stdout.contains("seed 0") && !ran.stdout.contains("again"), "{ran:?}");
+}

@@ -43,7 +43,8 @@ use crate::{
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 31] = [
+const PARTS: [(&str, &str); 32] = [
+    ("shown", include_str!("shown.luau")),
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
     ("data_types", include_str!("data_types.luau")),

@@ -23,6 +23,7 @@ mod seeds;
 mod services;
 mod small_services;
 mod spaces;
+mod spec_failures;
 mod specs;
 mod stored_values;
 mod surface;

@@ -4,11 +4,15 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use profilestore_luau::{Game, Limits, Outcome, SpecOptions, SpecReport, Time, Tree};
 
-fn test(source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
+pub(super) fn test(source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
     test_within(Limits::default(), source, set)
 }
 
-fn test_within(limits: Limits, source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
+pub(super) fn test_within(
+    limits: Limits,
+    source: &str,
+    set: impl FnOnce(&mut SpecOptions),
+) -> SpecReport {
     let folder = tempfile::tempdir().expect("a folder");
     let project = r#"{ "tree": { "$className": "DataModel",
         "ServerScriptService": { "$path": "src" } } }"#;
@@ -23,7 +27,7 @@ fn test_within(limits: Limits, source: &str, set: impl FnOnce(&mut SpecOptions))
 }
 
 /// Each test: its name, and what came of it in a word.
-fn words(report: &SpecReport) -> Vec<String> {
+pub(super) fn words(report: &SpecReport) -> Vec<String> {
     let word = |outcome: &Outcome| match outcome {
         Outcome::Passed => "passed",
         Outcome::Failed(_) => "failed",
@@ -36,7 +40,7 @@ fn words(report: &SpecReport) -> Vec<String> {
         .collect()
 }
 
-fn problem(report: &SpecReport, at: usize) -> &str {
+pub(super) fn problem(report: &SpecReport, at: usize) -> &str {
     match &report.results[at].outcome {
         Outcome::Failed(problem) => problem,
         other => panic!("{other:?}"),

@@ -1,0 +1,89 @@
+//! What a test that fails says.
+
+use crate::specs::{problem, test};
+
+#[test]
+fn unequal_tables_are_told_by_the_places_where_they_differ() {
+    let report = test(
+        r#"return function()
+            local function profile()
+                return {
+                    Coins = 100, Items = { Sword = 1, Shield = 1 }, List = { 1, 2, 3 },
+                    At = Vector3.new(1, 2, 3), Rate = 0 / 0, Part = workspace,
+                    Mixed = { 1, x = 2 }, ["a key"] = true,
+                }
+            end
+            it("few", function()
+                local got = profile()
+                got.Coins, got.Items.Shield, got.List[3], got["a key"] = 70, nil, 4, nil
+                expect(got).toEqual(profile())
+            end)
+            it("many", function()
+                expect({ 1, 2, 3, 4, 5, 6, 7 }).toStrictEqual({})
+            end)
+            it("objects", function()
+                local got = profile()
+                got.At, got.Part, got.Rate = Vector3.new(1, 2, 4), game, print
+                expect(got).toEqual(profile())
+            end)
+            it("functions", function() expect({ f = print }).toEqual({ f = warn }) end)
+            it("long texts", function()
+                local same = string.rep("a", 100)
+                expect({ text = same .. "b" }).toEqual({ text = same .. "c" })
+            end)
+            it("deep", function()
+                local function deep(n, value)
+                    return if n == 0 then value else { x = deep(n - 1, value) }
+                end
+                expect(deep(50, 1)).toEqual(deep(50, 2))
+            end)
+            it("other tables", function() expect(profile()).to.equal(profile()) end)
+            it("equal ones that hold themselves", function()
+                local one, other = {}, { x = {} }
+                one.x, other.x.x = one, other
+                expect(profile()).toEqual(profile())
+                expect(one).toEqual(other)
+            end)
+        end"#,
+        |_| {},
+    );
+    for (at, said) in [
+        (
+            0,
+            "expected equal tables: at .Coins: 70, expected 100; at .Items.Shield: nothing, \
+             expected 1; at .List[3]: 4, expected 3; at [\"a key\"]: nothing, expected true\n",
+        ),
+        (1, "at [5]: 5, expected nothing; and in more places\n"),
+        (
+            2,
+            "at .At: Vector3(1, 2, 4), expected Vector3(1, 2, 3); at .Part: DataModel Game, \
+             expected Workspace Workspace; at .Rate: a function, expected nan\n",
+        ),
+        (3, "at .f: a function, expected another\n"),
+        (4, "at .text: \u{2026} \"aaaaaaaaaab\", expected \u{2026} \"aaaaaaaaaac\"\n"),
+        (5, "at .x.x.x.x.x.x.x.x: { x = "),
+        (6, "they are two tables, and toEqual compares what is in them"),
+    ] {
+        assert!(problem(&report, at).contains(said), "{}", problem(&report, at));
+    }
+    assert_eq!(report.failures().count(), 7, "{report:?}");
+    assert!(!format!("{report:?}").contains("0x"), "{report:?}");
+}
+
+#[test]
+fn a_thrown_table_is_told_by_its_content() {
+    let report = test(
+        "return function()
+            it('throws', function() error({ code = 3, why = 'bad', { 1, 2 }, f = print }) end)
+            it('matches', function()
+                expect(function() error({ code = 3 }) end).to.throw('code = 3')
+                expect(function() error({ code = 3 }) end).to.throw('code = 4')
+            end)
+        end",
+        |_| {},
+    );
+    let said = "{ { 1, 2 }, code = 3, f = a function, why = \"bad\" }\nstack traceback:";
+    assert!(problem(&report, 0).starts_with(said), "{report:?}");
+    let said = "to throw \"code = 4\", and this was thrown: { code = 3 }";
+    assert!(problem(&report, 1).contains(said), "{report:?}");
+}

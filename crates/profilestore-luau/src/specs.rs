@@ -129,11 +129,13 @@ impl Collector {
         self.inner.lock().current = Some(Current { path, began: now(), lines: Vec::new() });
     }
 
-    /// A thread that ended with an error meanwhile makes the test fail, too.
-    pub(crate) fn ended(&self, problem: Option<String>) {
+    /// A thread that ended with an error meanwhile makes the test fail, too. `stopped`: the test's
+    /// own thread ended so, if there is such an error, which then says more than the problem.
+    pub(crate) fn ended(&self, problem: Option<String>, stopped: bool) {
         let mut inner = self.inner.lock();
         let Some(Current { path, began, lines }) = inner.current.take() else { return };
-        let problem = problem.or_else(|| first_error(&lines));
+        let last = if stopped { errors(&lines).next_back() } else { None };
+        let problem = last.or(problem).or_else(|| errors(&lines).next());
         let outcome = problem.map_or(Outcome::Passed, Outcome::Failed);
         let took = now().duration_since(began);
         inner.results.push(SpecResult { path, outcome, lines, took });
@@ -162,15 +164,16 @@ impl Collector {
                 results.push(SpecResult { path, outcome, lines, took: Duration::ZERO });
             }
         };
-        outside("(outside of the tests)", first_error(&loose), loose);
+        let problem = errors(&loose).next();
+        outside("(outside of the tests)", problem, loose);
         let not_saved = (!not_saved.is_empty()).then(|| not_saved.join("\n"));
         outside("(what could not be saved)", not_saved, Vec::new());
         SpecReport { results, coverage: lines }
     }
 }
 
-fn first_error(lines: &[(Line, String)]) -> Option<String> {
-    lines.iter().find(|(kind, _)| *kind == Line::Error).map(|(_, text)| text.clone())
+fn errors(lines: &[(Line, String)]) -> impl DoubleEndedIterator<Item = String> {
+    lines.iter().filter(|(kind, _)| *kind == Line::Error).map(|(_, text)| text.clone())
 }
 
 impl fmt::Debug for Collector {

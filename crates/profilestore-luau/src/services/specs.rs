@@ -34,8 +34,9 @@ pub(super) fn install(
     };
     host.set("test_began", vm.prompt(began)?)?;
     let own = collector.clone();
-    let ended = move |_: &Lua, problem: Option<LuaString>| {
-        own.ended(problem.map(|problem| without_own_code(&problem.to_string_lossy())));
+    let ended = move |_: &Lua, (problem, stopped): (Option<LuaString>, Option<bool>)| {
+        let problem = problem.map(|problem| without_own_code(&problem.to_string_lossy()));
+        own.ended(problem, stopped.unwrap_or(false));
         Ok(())
     };
     host.set("test_ended", vm.prompt(ended)?)?;

@@ -11,6 +11,8 @@ use std::{
 use mlua::{Lua, VmState};
 use parking_lot::Mutex;
 
+use super::scheduler::{HEADING, without_own_code};
+
 /// What the scripts of one server may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,6 +42,8 @@ pub(crate) struct Budget {
     looks: AtomicU64,
     /// The step has taken too long; whatever runs on is ended, also what catches errors.
     over: AtomicBool,
+    /// What the first one that was ended is told, with its place.
+    stopped: Mutex<Option<String>>,
 }
 
 impl Budget {
@@ -52,6 +56,7 @@ impl Budget {
             until: Mutex::new(None),
             looks: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            stopped: Mutex::new(None),
         }
     }
 
@@ -68,8 +73,22 @@ impl Budget {
             );
             // Thrown from here, it comes without the place.
             let traced = lua.traceback(Some(&text), 0);
-            Err(mlua::Error::RuntimeError(traced.map_or(text, |traced| traced.to_string_lossy())))
+            let traced = traced.map_or(text, |traced| traced.to_string_lossy());
+            Err(mlua::Error::RuntimeError(budget.with_place(&traced)))
         });
+    }
+
+    /// What a thread is told that is stopped. One that was stopped in the machine's own code, which
+    /// caught the error of a script, is told the place of that one.
+    fn with_place(&self, traced: &str) -> String {
+        let shown = without_own_code(traced);
+        let mut first = self.stopped.lock();
+        if shown.contains(HEADING) {
+            first.get_or_insert_with(|| shown.clone());
+            shown
+        } else {
+            first.clone().unwrap_or(shown)
+        }
     }
 
     /// Begins a step, unless one is under way; says whether it did.
@@ -84,7 +103,9 @@ impl Budget {
     /// Ends the step.
     pub(crate) fn leave(&self) {
         self.running.store(false, Ordering::Relaxed);
-        self.over.store(false, Ordering::Relaxed);
+        if self.over.swap(false, Ordering::Relaxed) {
+            *self.stopped.lock() = None;
+        }
         *self.until.lock() = None;
     }
 

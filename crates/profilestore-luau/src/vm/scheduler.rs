@@ -32,6 +32,9 @@ pub(crate) type Answer<T> = Result<T, String>;
 /// authors have no use for them.
 pub(crate) const OWN_CODE: &str = "profilestore/";
 
+/// What is between an error's text and its places.
+pub(super) const HEADING: &str = "\nstack traceback:";
+
 /// How many finished threads are kept for the machine's own calls.
 const SPARE_THREADS: usize = 8;
 
@@ -406,7 +409,6 @@ pub(crate) fn answer_values<T: IntoLuaMulti>(
 
 /// An error's text with those places of its traceback that are in scripts.
 pub(crate) fn without_own_code(text: &str) -> String {
-    const HEADING: &str = "\nstack traceback:";
     let Some((problem, places)) = text.split_once(HEADING) else { return text.to_owned() };
     let is_shown = |line: &&str| {
         !line.trim_start().starts_with(OWN_CODE) && !line.ends_with(HEADING.trim_start())

@@ -1,6 +1,10 @@
 //! What a test that fails says.
 
-use crate::specs::{problem, test};
+use std::time::Duration;
+
+use profilestore_luau::Limits;
+
+use crate::specs::{problem, test, test_within};
 
 #[test]
 fn unequal_tables_are_told_by_the_places_where_they_differ() {
@@ -86,4 +90,33 @@ fn a_thrown_table_is_told_by_its_content() {
     assert!(problem(&report, 0).starts_with(said), "{report:?}");
     let said = "to throw \"code = 4\", and this was thrown: { code = 3 }";
     assert!(problem(&report, 1).contains(said), "{report:?}");
+}
+
+#[test]
+fn a_test_that_never_waits_is_told_with_its_line() {
+    let mut limits = Limits::default();
+    limits.step = Duration::from_secs(2);
+    let report = test_within(
+        limits,
+        "return function()
+            it('runs on', function()
+                while true do
+                    local n = 1
+                end
+            end)
+            it('runs on in a thread', function()
+                task.spawn(function()
+                    while true do end
+                end)
+            end)
+        end",
+        |_| {},
+    );
+    for (at, lines) in [(0, 3..=5), (1, 9..=9)] {
+        let problem = problem(&report, at);
+        assert!(problem.starts_with("the script ran for 2s"), "{problem}");
+        let (_, places) = problem.split_once("stack traceback:").expect("places");
+        let mut named = lines.map(|line| places.contains(&format!("Some.spec.luau:{line}")));
+        assert!(named.any(|named| named), "{problem}");
+    }
 }

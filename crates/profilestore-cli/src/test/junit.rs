@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
-use profilestore_luau::Outcome;
+use profilestore_luau::{Outcome, SpecResult};
 
-use super::{play::Tested, report::name_of};
+use super::{
+    play::Tested,
+    report::{name_of, printed, word_of},
+};
 
 pub(super) fn document(results: &[Tested]) -> String {
     let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
@@ -30,27 +33,58 @@ fn suite(text: &mut String, tested: &Tested) {
         tested.seed
     );
     for result in results {
-        let _ = write!(
-            text,
-            "    <testcase classname=\"{file}\" name=\"{}\" time=\"{:.3}\"",
-            escaped(&name_of(result)),
-            result.took.as_secs_f64()
-        );
-        match &result.outcome {
-            Outcome::Failed(problem) => {
-                let first = problem.lines().next().unwrap_or_default();
-                let _ = writeln!(
-                    text,
-                    ">\n      <failure message=\"{}\">{}</failure>\n    </testcase>",
-                    escaped(first),
-                    escaped(problem)
-                );
-            }
-            Outcome::Skipped => text.push_str("><skipped/></testcase>\n"),
-            _ => text.push_str("/>\n"),
-        }
+        case(text, tested, result);
     }
     text.push_str("  </testsuite>\n");
+}
+
+fn case(text: &mut String, tested: &Tested, result: &SpecResult) {
+    let file = escaped(&tested.file);
+    let _ = write!(
+        text,
+        "    <testcase classname=\"{file}\" name=\"{}\" file=\"{file}\"",
+        escaped(&name_of(result))
+    );
+    let took = result.took.as_secs_f64();
+    match &result.outcome {
+        Outcome::Failed(problem) => {
+            if let Some(line) = line_in(&tested.file, problem) {
+                let _ = write!(text, " line=\"{line}\"");
+            }
+            let first = problem.lines().next().unwrap_or_default();
+            let again = tested.again(result).map(|command| format!("\nagain: {command}"));
+            let _ = writeln!(
+                text,
+                " time=\"{took:.3}\">\n      <failure message=\"{}\">{}{}</failure>",
+                escaped(first),
+                escaped(problem),
+                escaped(&again.unwrap_or_default())
+            );
+            let lines = printed(result).into_iter();
+            let lines: Vec<_> =
+                lines.map(|(kind, text)| format!("{}: {text}", word_of(kind))).collect();
+            if !lines.is_empty() {
+                let lines = escaped(&lines.join("\n"));
+                let _ = writeln!(text, "      <system-out>{lines}</system-out>");
+            }
+            text.push_str("    </testcase>\n");
+        }
+        Outcome::Skipped => {
+            let _ = writeln!(text, " time=\"{took:.3}\"><skipped/></testcase>");
+        }
+        _ => {
+            let _ = writeln!(text, " time=\"{took:.3}\"/>");
+        }
+    }
+}
+
+/// The first line of a test's file that a problem names.
+fn line_in(file: &str, problem: &str) -> Option<u32> {
+    problem.match_indices(file).find_map(|(at, _)| {
+        let rest = problem[at + file.len()..].strip_prefix(':')?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    })
 }
 
 /// A text within XML, where most control characters cannot be at all.
@@ -72,7 +106,15 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, line_in};
+
+    #[test]
+    fn the_line_is_that_of_the_tests_file() {
+        let problem = "src/Data.luau:3: no\nstack traceback:\n\tsrc/A.spec.luau:12: in it";
+        assert_eq!(line_in("src/A.spec.luau", problem), Some(12));
+        assert_eq!(line_in("src/B.spec.luau", problem), None);
+        assert_eq!(line_in("src/A.spec.luau", "src/A.spec.luau is gone"), None);
+    }
 
     #[test]
     fn no_text_breaks_the_document() {

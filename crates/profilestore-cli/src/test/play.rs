@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use profilestore_luau::{Game, Plan, PlanError, SpecOptions, SpecReport, Time, Tree};
+use profilestore_luau::{Game, Plan, PlanError, SpecOptions, SpecReport, SpecResult, Time, Tree};
 
 use super::{
     Test, coverage, junit,
@@ -33,6 +33,14 @@ pub(super) struct Tested {
 impl Tested {
     pub(super) fn is_failure(&self) -> bool {
         self.report.failures().next().is_some()
+    }
+
+    /// The command that makes one of its failures happen again, after a sweep.
+    pub(super) fn again(&self, failure: &SpecResult) -> Option<&str> {
+        let replay = self.replay.as_ref()?;
+        let first = self.report.failures().next()?;
+        let is_first = std::ptr::eq(first, failure);
+        Some(if is_first { replay.shortest.as_str() } else { replay.whole.as_str() })
     }
 }
 

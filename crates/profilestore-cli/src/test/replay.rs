@@ -82,6 +82,8 @@ fn without_numbers(problem: &str) -> String {
 pub(super) struct Replay {
     /// The shortest command that was found by which the first failure comes again.
     pub(super) shortest: String,
+    /// The command by which the other failures of the file come again.
+    pub(super) whole: String,
     /// Whether the test failed with each seed that was tried after the first one, too.
     pub(super) always: bool,
 }
@@ -91,8 +93,9 @@ impl Replay {
     pub(super) fn of(test: &Test, tree: &Arc<Tree>, tested: &Tested) -> Option<Self> {
         let whole = Conditions::of(test, &tested.file);
         let first = tested.report.failures().next()?;
+        let command = again(test, tested, &whole);
         if took(&tested.report) > LONG {
-            return Some(Self { shortest: again(test, tested, &whole), always: false });
+            return Some(Self { shortest: command.clone(), whole: command, always: false });
         }
         let (name, problem) = (name_of(first), said(first));
         let mut search = Search { tree, test, tested, name, problem, spent: Duration::ZERO };
@@ -102,7 +105,7 @@ impl Replay {
             return None;
         }
         let shortest = search.shortest(whole, &passing);
-        Some(Self { shortest: again(test, tested, &shortest), always })
+        Some(Self { shortest: again(test, tested, &shortest), whole: command, always })
     }
 }
 

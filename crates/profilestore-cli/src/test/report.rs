@@ -57,17 +57,35 @@ fn failure(
     for part in problem.lines() {
         line(out, format_args!("    {}", without_tabs(part)))?;
     }
-    for (kind, text) in &result.lines {
-        let kind = match kind {
-            Line::Print => "printed",
-            Line::Warn => "warned",
-            // The problem itself.
-            _ if text == problem => continue,
-            _ => "error",
-        };
-        line(out, format_args!("    {kind}: {}", without_tabs(text)))?;
+    for (kind, text) in printed(result) {
+        line(out, format_args!("    {}: {}", word_of(kind), without_tabs(text)))?;
     }
     Ok(())
+}
+
+/// What was printed while a test ran that failed, but for the problem itself.
+pub(super) fn printed(result: &SpecResult) -> Vec<(Line, &str)> {
+    let Outcome::Failed(problem) = &result.outcome else { return Vec::new() };
+    let others = result.lines.iter().filter(|(kind, text)| *kind != Line::Error || text != problem);
+    others.map(|(kind, text)| (*kind, text.as_str())).collect()
+}
+
+/// How people are told what kind of line it is.
+pub(super) fn word_of(kind: Line) -> &'static str {
+    match kind {
+        Line::Print => "printed",
+        Line::Warn => "warned",
+        _ => "error",
+    }
+}
+
+/// How programs are told: as by `run --json`.
+fn name_of_kind(kind: Line) -> &'static str {
+    match kind {
+        Line::Print => "print",
+        Line::Warn => "warning",
+        _ => "error",
+    }
 }
 
 /// A line of a traceback begins with a tab, which would be shown as an escape.
@@ -84,11 +102,18 @@ pub(super) fn json(results: &[Tested]) -> Result<(), Failure> {
                 Outcome::Failed(problem) => ("failed", Some(problem)),
                 _ => ("skipped", None),
             };
+            let again = problem.and_then(|_| tested.again(result));
+            let output: Vec<_> = printed(result)
+                .into_iter()
+                .map(|(kind, text)| json!({ "kind": name_of_kind(kind), "text": text }))
+                .collect();
             let line = json!({
                 "file": tested.file,
                 "name": name_of(result),
                 "outcome": outcome,
                 "problem": problem,
+                "output": output,
+                "again": again,
                 "seed": tested.seed,
                 "took_ms": result.took.as_secs_f64() * 1000.0,
             });

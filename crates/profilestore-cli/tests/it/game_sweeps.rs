@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::{Ran, game_tests::project};
+use serde_json::json;
+
+use super::{Ran, game_tests::project, lines};
 
 /// The command that a sweep has printed, without the program's name.
 #[track_caller]
@@ -157,4 +159,35 @@ fn a_file_of_tests_that_cannot_be_loaded_fails_without_a_seed() {
     let ran = place.run(&["test", ".", "--seeds", "3"]);
     assert!(ran.code == 1 && ran.stdout.contains("syntax error: src/Broken.spec"), "{ran:?}");
     assert!(!ran.stdout.contains("seed 0") && !ran.stdout.contains("again"), "{ran:?}");
+}
+
+/// Programs were told neither the command nor what was printed.
+#[test]
+fn what_programs_read_has_the_command_and_what_was_printed() {
+    let spec = "return function()
+        it('has luck', function()
+            print('throws <&>')
+            warn('a die')
+            if math.random(1, 20) == 1 then error('no luck') end
+        end)
+    end";
+    let place = project(&[("src/Luck.spec.luau", spec)]);
+    let ran = place.run(&["test", ".", "--seeds", "1000", "--json", "--junit", "results.xml"]);
+    assert_eq!((ran.code, &*ran.stderr), (1, ""));
+    let result = &lines(&ran.stdout)[0];
+    let again = format!("profilestore test . --only 'Luck > has luck' --seed {}", result["seed"]);
+    assert_eq!(result["again"], again.as_str(), "{ran:?}");
+    let output = json!([
+        { "kind": "print", "text": "throws <&>" },
+        { "kind": "warning", "text": "a die" },
+    ]);
+    assert_eq!(result["output"], output, "{ran:?}");
+    let junit = fs::read_to_string(place.path("results.xml")).unwrap();
+    for part in [
+        "name=\"Luck &gt; has luck\" file=\"src/Luck.spec.luau\" line=\"5\"",
+        &format!("again: {}</failure>", again.replace('>', "&gt;")),
+        "<system-out>printed: throws &lt;&amp;&gt;\nwarned: a die</system-out>",
+    ] {
+        assert!(junit.contains(part), "{part}: {junit}");
+    }
 }

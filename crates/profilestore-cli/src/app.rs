@@ -12,7 +12,7 @@ pub(crate) struct App {
     /// Which store: a SQLite file as PATH or sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE,
     /// whose password belongs in PGPASSWORD or ~/.pgpass. Without this the environment variable
     /// names it, for every command. Without either it is sqlite:./profiles.db; for run it is in
-    /// memory, and for demo a temporary file
+    /// memory, and for demo a temporary file. Tests have stores of their own: test refuses it
     #[arg(
         long = "store",
         global = true,

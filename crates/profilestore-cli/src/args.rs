@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use serde::Deserialize;
 
 use crate::{
@@ -93,7 +93,10 @@ enum Command {
 impl Args {
     /// What the command line says; ends the process when it is wrong.
     pub(crate) fn read() -> Result<Self, Failure> {
-        let mut args = Self::parse();
+        let given = Self::command().get_matches();
+        let mut args = Self::from_arg_matches(&given)
+            .unwrap_or_else(|error| error.format(&mut Self::command()).exit());
+        args.refuse_unused(&given)?;
         // The server reads the whole file itself, and says all that is wrong with it at once.
         if let Some(file) = &args.app.config
             && !matches!(args.command, Command::Serve(_))
@@ -104,6 +107,23 @@ impl Args {
         }
         args.app.place = args.app.named.clone().unwrap_or_default();
         Ok(args)
+    }
+
+    /// Refuses options of every command that this one would not use. What the environment says is
+    /// for the other commands.
+    fn refuse_unused(&self, given: &ArgMatches) -> Result<(), Failure> {
+        if !matches!(self.command, Command::Test(_)) {
+            return Ok(());
+        }
+        let options = [("named", "--store"), ("messenger", "--messenger"), ("config", "--config")];
+        let is_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
+        match options.into_iter().find(|(id, _)| is_given(id)) {
+            Some((_, option)) => Err(Failure::Usage(format!(
+                "test does not use {option}: each file of tests has a store of its own, in memory; \
+                 leave {option} out, or play the game on a store with `profilestore run`"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// True when the command plays a game, whose scripts are told of calls that fail.
@@ -188,8 +208,6 @@ fn check_names(_: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use super::{Place, lines};
+use super::{Place, Ran, lines};
 
 /// A project with these files; `src` is in ServerScriptService.
 pub(super) fn project(files: &[(&str, &str)]) -> Place {
@@ -312,6 +312,9 @@ fn wrong_options_of_tests_are_code_2() {
         (&["--players", "1:fly@0s"], "--players"),
         (&["--seeds", "0"], "--seeds"),
         (&["--junit", "default.project.json/x.xml"], "default.project.json/x.xml"),
+        (&["--store", "game.db"], "test does not use --store"),
+        (&["--messenger", "nats://127.0.0.1"], "test does not use --messenger"),
+        (&["--config", "settings.toml"], "test does not use --config"),
     ] {
         let ran = place.run(&[&["test", "."][..], args].concat());
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
@@ -319,6 +322,10 @@ fn wrong_options_of_tests_are_code_2() {
     }
     let ran = project(&[("src/A.luau", "return 1")]).run(&["test"]);
     assert!(ran.code == 2 && ran.stderr.contains("NAME.spec.luau"), "{ran:?}");
+    // What the environment says is for other commands.
+    let mut test = place.command(&["test"]);
+    let ran = Ran::from(test.env("PROFILESTORE_STORE", "game.db").output().unwrap());
+    assert!(ran.code == 0 && !place.path("game.db").exists(), "{ran:?}");
 }
 
 #[test]

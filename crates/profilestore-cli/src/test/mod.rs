@@ -48,7 +48,7 @@ pub(crate) struct Test {
     /// Run the game's scripts beside the tests, too
     #[arg(long)]
     play: bool,
-    /// Who joins, hops, buys and leaves meanwhile (see run --help)
+    /// With --play: who joins, hops, buys and leaves meanwhile (see run --help)
     #[arg(long, value_name = "SPEC")]
     players: Option<String>,
     /// How long each call of a data store takes, and each message, in milliseconds

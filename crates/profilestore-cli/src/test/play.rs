@@ -173,6 +173,13 @@ impl<'a> Jobs<'a> {
             .collect();
         if let Some(plan) = &test.players {
             plan_of(plan)?;
+            if !test.play {
+                return Err(Failure::Usage(
+                    "--players lets players come to the game's scripts, which run only with \
+                     --play: add --play, or let players join in a test with simulate.join"
+                        .into(),
+                ));
+            }
         }
         if !(0.0..=100.0).contains(&test.errors) {
             return Err(Failure::Usage(format!(

@@ -196,7 +196,8 @@ fn shorter_than(kept: &Conditions, name: &str) -> Vec<Conditions> {
         list.extend(fewer.map(|part| Conditions { only: Some(part.to_owned()), ..kept.clone() }));
     }
     if kept.play {
-        list.push(Conditions { play: false, ..kept.clone() });
+        // Players come to a game whose scripts run.
+        list.push(Conditions { play: false, players: None, ..kept.clone() });
     }
     if kept.errors > 0.0 {
         list.push(Conditions { errors: 0.0, ..kept.clone() });

@@ -27,6 +27,10 @@ pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
                 _ => skipped += 1,
             }
         }
+        if !test.play && tested.report.failures().any(still_waits) {
+            let hint = "does it wait for the game's scripts? They run only with --play";
+            line(&mut out, format_args!("  {hint}"))?;
+        }
         if let Some(replay) = &tested.replay {
             let number = tested.seed.wrapping_sub(test.seed).saturating_add(1);
             let place = format!("seed {} ({number} of {})", tested.seed, test.seeds);
@@ -46,6 +50,12 @@ pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
         parts.push(format!("{most}{} seeds", test.seeds));
     }
     line(&mut out, format_args!("{files}: {}", parts.join(", ")))
+}
+
+/// Whether the time of a test was over.
+fn still_waits(failure: &SpecResult) -> bool {
+    let late = "the test still waits after ";
+    matches!(&failure.outcome, Outcome::Failed(problem) if problem.starts_with(late))
 }
 
 fn failure(

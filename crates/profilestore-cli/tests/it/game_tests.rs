@@ -302,6 +302,20 @@ fn the_games_scripts_play_beside_the_tests_when_that_is_wanted() {
 }
 
 #[test]
+fn a_test_that_waits_for_what_the_games_scripts_do_is_told_of_play() {
+    let spec = "return function()
+        it('waits', function() workspace:WaitForChild('Door') end)
+    end";
+    let place = project(&[
+        ("src/Main.server.luau", "Instance.new('Folder', workspace).Name = 'Door'"),
+        ("src/Door.spec.luau", spec),
+    ]);
+    let ran = place.run(&["test"]);
+    assert!(ran.code == 1 && ran.stdout.contains("only with --play"), "{ran:?}");
+    place.ok(&["test", "--play"]);
+}
+
+#[test]
 fn wrong_options_of_tests_are_code_2() {
     let spec = "return function() it('is', function() end) itSKIP('later', function() end) end";
     let place = project(&[("src/A.spec.luau", spec)]);
@@ -309,7 +323,8 @@ fn wrong_options_of_tests_are_code_2() {
         (&["--only", "nothing"][..], "no test has `nothing`"),
         (&["--errors", "101"], "percentage"),
         (&["--limit=-1"], "--limit"),
-        (&["--players", "1:fly@0s"], "--players"),
+        (&["--play", "--players", "1:fly@0s"], "--players"),
+        (&["--players", "1:join@0s"], "add --play"),
         (&["--seeds", "0"], "--seeds"),
         (&["--junit", "default.project.json/x.xml"], "default.project.json/x.xml"),
         (&["--store", "game.db"], "test does not use --store"),

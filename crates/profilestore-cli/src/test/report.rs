@@ -17,7 +17,12 @@ pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
     for tested in results {
         let word = if tested.is_failure() { "FAIL" } else { "ok  " };
         line(&mut out, format_args!("{word} {}", tested.file))?;
-        for result in &tested.report.results {
+        // What goes wrong outside of tests, such as a script with a syntax error, comes first: it may
+        // be why the tests fail.
+        let results = tested.report.results.iter();
+        let (outside, of_tests): (Vec<_>, Vec<_>) =
+            results.partition(|result| result.path == ["(outside of the tests)"]);
+        for result in outside.into_iter().chain(of_tests) {
             match &result.outcome {
                 Outcome::Passed => passed += 1,
                 Outcome::Failed(problem) => {

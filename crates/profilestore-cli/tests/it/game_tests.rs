@@ -316,6 +316,18 @@ fn a_test_that_waits_for_what_the_games_scripts_do_is_told_of_play() {
 }
 
 #[test]
+fn a_script_that_cannot_be_loaded_is_named_before_the_tests_that_wait_for_it() {
+    let spec = "return function()
+        it('waits', function() workspace:WaitForChild('Door') end)
+    end";
+    let place = project(&[("src/Main.server.luau", "local = 5"), ("src/Door.spec.luau", spec)]);
+    let ran = place.run(&["test", "--play"]);
+    let (before, _) = ran.stdout.split_once("the test still waits").unwrap();
+    assert!(before.contains("syntax error: src/Main.server.luau:1"), "{ran:?}");
+    assert!(ran.stdout.ends_with("1 file: 0 passed, 2 failed\n"), "{ran:?}");
+}
+
+#[test]
 fn wrong_options_of_tests_are_code_2() {
     let spec = "return function() it('is', function() end) itSKIP('later', function() end) end";
     let place = project(&[("src/A.spec.luau", spec)]);

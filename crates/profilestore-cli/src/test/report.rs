@@ -17,8 +17,8 @@ pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
     for tested in results {
         let word = if tested.is_failure() { "FAIL" } else { "ok  " };
         line(&mut out, format_args!("{word} {}", tested.file))?;
-        // What goes wrong outside of tests, such as a script with a syntax error, comes first: it may
-        // be why the tests fail.
+        // What goes wrong outside of tests comes first, such as a script with a syntax error: tests
+        // may fail because of it.
         let results = tested.report.results.iter();
         let (outside, of_tests): (Vec<_>, Vec<_>) =
             results.partition(|result| result.path == ["(outside of the tests)"]);

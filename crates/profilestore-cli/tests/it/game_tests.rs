@@ -369,6 +369,30 @@ fn the_example_of_a_project_passes_its_tests() {
 }
 
 #[test]
+fn the_example_of_a_project_keeps_coins_from_one_server_to_the_other() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/roblox_project");
+    let client = folder.join("checks.luau");
+    let players = "1-3:join@0-30s/*,hop@90-120s,leave@200s";
+    let printed = Place::new().ok(&[
+        "run",
+        folder.to_str().unwrap(),
+        "--servers",
+        "2",
+        "--client",
+        client.to_str().unwrap(),
+        "--time",
+        "virtual",
+        "--until",
+        "300",
+        "--players",
+        players,
+    ]);
+    for came in ["came with 0\n", "came with 5\n"] {
+        assert_eq!(printed.matches(came).count(), 3, "{came}: {printed}");
+    }
+}
+
+#[test]
 fn tests_reach_a_host_that_is_named_unless_they_answer_in_its_place() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

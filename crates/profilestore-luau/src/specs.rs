@@ -4,6 +4,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -61,6 +65,17 @@ pub struct SpecResult {
     pub took: Duration,
 }
 
+impl SpecResult {
+    /// A thread of this test ended with an error after the test.
+    fn fail_late(&mut self, text: &str) {
+        let text = format!("after this test had ended, in a thread of it: {text}");
+        self.lines.push((Line::Error, text.clone()));
+        if !matches!(self.outcome, Outcome::Failed(_)) {
+            self.outcome = Outcome::Failed(text);
+        }
+    }
+}
+
 /// The tests of a file, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,6 +111,9 @@ struct Inner {
     /// Lines outside of tests.
     loose: Vec<(Line, String)>,
     lines: Lines,
+    /// Of the first server: during which test the thread that runs was started. Tests count from 1,
+    /// in the order of their results; 0 is none.
+    test: Arc<AtomicUsize>,
 }
 
 struct Current {
@@ -125,14 +143,22 @@ impl Collector {
         self.only.as_ref().is_none_or(|part| path.join(" > ").contains(part))
     }
 
+    /// Learns where the first server keeps during which test the thread that runs was started.
+    pub(crate) fn follow(&self, test: Arc<AtomicUsize>) {
+        self.inner.lock().test = test;
+    }
+
     pub(crate) fn began(&self, path: Vec<String>) {
-        self.inner.lock().current = Some(Current { path, began: now(), lines: Vec::new() });
+        let mut inner = self.inner.lock();
+        inner.test.store(inner.results.len() + 1, Ordering::Relaxed);
+        inner.current = Some(Current { path, began: now(), lines: Vec::new() });
     }
 
     /// A thread that ended with an error meanwhile makes the test fail, too. `stopped`: the test's
     /// own thread ended so, if there is such an error, which then says more than the problem.
     pub(crate) fn ended(&self, problem: Option<String>, stopped: bool) {
         let mut inner = self.inner.lock();
+        inner.test.store(0, Ordering::Relaxed);
         let Some(Current { path, began, lines }) = inner.current.take() else { return };
         let last = if stopped { errors(&lines).next_back() } else { None };
         let problem = last.or(problem).or_else(|| errors(&lines).next());
@@ -183,9 +209,16 @@ impl fmt::Debug for Collector {
 }
 
 impl Output for Collector {
-    fn line(&self, _server: usize, kind: Line, text: &str) {
+    fn line(&self, server: usize, kind: Line, text: &str) {
         let mut inner = self.inner.lock();
-        let Inner { current, loose, .. } = &mut *inner;
+        let Inner { results, current, loose, test, .. } = &mut *inner;
+        if kind == Line::Error && server == 1 {
+            let started = test.load(Ordering::Relaxed);
+            if let Some(over) = started.checked_sub(1).and_then(|at| results.get_mut(at)) {
+                over.fail_late(text);
+                return;
+            }
+        }
         let lines = current.as_mut().map_or(loose, |current| &mut current.lines);
         lines.push((kind, text.to_owned()));
     }

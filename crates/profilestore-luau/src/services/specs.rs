@@ -27,6 +27,13 @@ pub(super) fn install(
     server: usize,
 ) -> Result<(), Failed> {
     host.set("tests", true)?;
+    if server == 0 {
+        collector.follow(vm.scheduler().test_of_thread());
+    }
+    let scheduler = Arc::downgrade(vm.scheduler());
+    let goes_on =
+        move |_: &Lua, ()| Ok(scheduler.upgrade().is_some_and(|scheduler| scheduler.goes_on()));
+    host.set("goes_on", vm.prompt(goes_on)?)?;
     let own = collector.clone();
     let began = move |_: &Lua, path: Vec<LuaString>| {
         own.began(texts(&path));

@@ -10,7 +10,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -56,6 +56,9 @@ pub(crate) struct Scheduler {
     /// Finished threads, for the machine's own calls: a new one takes more than a kilobyte.
     spare: Mutex<Vec<Thread>>,
     failed: AtomicU64,
+    /// The test during which the thread that runs was started, or the one that started it; 0 when
+    /// there is none. It goes along with what waits.
+    test: Arc<AtomicUsize>,
     /// Calls of the host that are not answered yet.
     unanswered: AtomicU64,
     closed: AtomicBool,
@@ -71,6 +74,8 @@ struct Timers {
 struct Waiter {
     thread: Thread,
     args: Args,
+    /// As the scheduler has it while the thread runs.
+    test: usize,
 }
 
 enum Args {
@@ -98,6 +103,7 @@ impl Scheduler {
             frame_listener: Mutex::default(),
             spare: Mutex::default(),
             failed: AtomicU64::new(0),
+            test: Arc::default(),
             unanswered: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             me: me.clone(),
@@ -114,9 +120,11 @@ impl Scheduler {
             self.budget.make_room(&lua);
         }
         let outermost = self.budget.enter();
+        let test = self.test();
         if let Err(error) = thread.resume::<MultiValue>(args) {
             self.report(&error);
         }
+        self.test.store(test, Ordering::Relaxed);
         if outermost {
             self.run_deferred();
             self.budget.leave();
@@ -209,7 +217,8 @@ impl Scheduler {
 
     /// Runs a thread at the end of the current step.
     pub(crate) fn defer(&self, thread: Thread, args: MultiValue) {
-        self.deferred.lock().push(Waiter { thread, args: Args::Values(args) });
+        let waiter = Waiter { thread, args: Args::Values(args), test: self.test() };
+        self.deferred.lock().push(waiter);
         if !self.budget.is_running() {
             self.run_deferred();
         }
@@ -221,17 +230,28 @@ impl Scheduler {
             if waiters.is_empty() {
                 return;
             }
-            for Waiter { thread, args } in waiters {
-                self.resume_waiter(&thread, args);
+            for waiter in waiters {
+                self.resume_waiter(waiter);
             }
         }
     }
 
-    fn resume_waiter(&self, thread: &Thread, args: Args) {
+    fn resume_waiter(&self, Waiter { thread, args, test }: Waiter) {
         match args {
-            Args::Values(values) => self.resume(thread, values),
-            Args::Elapsed(since) => self.resume(thread, since.elapsed().as_secs_f64()),
+            Args::Values(values) => self.resume_for(test, &thread, values),
+            Args::Elapsed(since) => self.resume_for(test, &thread, since.elapsed().as_secs_f64()),
         }
+    }
+
+    /// Resumes a thread that was started during this test.
+    fn resume_for(&self, test: usize, thread: &Thread, args: impl IntoLuaMulti) {
+        let before = self.test.swap(test, Ordering::Relaxed);
+        self.resume(thread, args);
+        self.test.store(before, Ordering::Relaxed);
+    }
+
+    fn test(&self) -> usize {
+        self.test.load(Ordering::Relaxed)
     }
 
     /// Resumes a thread at the first frame after so many seconds, with the values, or with the
@@ -244,7 +264,7 @@ impl Scheduler {
             let mut timers = self.timers.lock();
             timers.next += 1;
             let order = timers.next;
-            timers.waiting.insert((at, order), Waiter { thread, args });
+            timers.waiting.insert((at, order), Waiter { thread, args, test: self.test() });
         }
         self.timers_changed.notify_one();
     }
@@ -299,8 +319,8 @@ impl Scheduler {
                         _ => None,
                     }
                 };
-                let Some(Waiter { thread, args }) = due else { break };
-                self.resume_waiter(&thread, args);
+                let Some(waiter) = due else { break };
+                self.resume_waiter(waiter);
             }
         }
     }
@@ -311,7 +331,7 @@ impl Scheduler {
         T: IntoLuaMulti + Send + 'static,
         F: Future<Output = Answer<T>> + Send + 'static,
     {
-        let me = self.me.clone();
+        let (me, test) = (self.me.clone(), self.test());
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let answer = work.await;
@@ -320,7 +340,7 @@ impl Scheduler {
             let Some(lua) = me.lua.try_upgrade() else { return };
             me.budget.make_room(&lua);
             match answer_values(&lua, answer) {
-                Ok(values) => me.resume(&thread, values),
+                Ok(values) => me.resume_for(test, &thread, values),
                 Err(error) => me.report(&error),
             }
         });
@@ -359,6 +379,17 @@ impl Scheduler {
     pub(crate) fn is_idle(&self) -> bool {
         self.is_closed()
             || self.unanswered.load(Ordering::Relaxed) == 0 && self.timers.lock().waiting.is_empty()
+    }
+
+    /// True when there is a thread that goes on by itself.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0
+            || self.timers.lock().waiting.values().any(|waiter| waiter.thread.is_resumable())
+    }
+
+    /// Where it is kept during which test the thread that runs was started; 0 for none.
+    pub(crate) fn test_of_thread(&self) -> Arc<AtomicUsize> {
+        self.test.clone()
     }
 
     /// Time since the machine began.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use profilestore_luau::Limits;
 
-use crate::specs::{problem, test, test_within};
+use crate::specs::{problem, test, test_within, words};
 
 #[test]
 fn unequal_tables_are_told_by_the_places_where_they_differ() {
@@ -119,4 +119,52 @@ fn a_test_that_never_waits_is_told_with_its_line() {
         let mut named = lines.map(|line| places.contains(&format!("Some.spec.luau:{line}")));
         assert!(named.any(|named| named), "{problem}");
     }
+}
+
+#[test]
+fn a_late_error_is_the_fault_of_the_test_that_started_its_thread() {
+    let report = test(
+        "return function()
+            afterAll(function() task.delay(3, function() error('of no test') end) end)
+            it('leaves a thread', function()
+                task.delay(0.5, function() error('too late') end)
+            end)
+            it('leaves a thread that waits again', function()
+                task.spawn(function()
+                    for _ = 1, 4 do task.wait(0.25) end
+                    error('later still')
+                end)
+            end)
+            it('only waits', function() task.wait(2) end)
+            it('leaves one at the end', function()
+                task.defer(function()
+                    game:GetService('DataStoreService'):GetDataStore('Some'):GetAsync('key')
+                    task.wait(2)
+                    error('at the end')
+                end)
+            end)
+            it('leaves one that is given up', function()
+                task.delay(100, function() error('never') end)
+            end)
+        end",
+        |_| {},
+    );
+    assert_eq!(
+        words(&report),
+        [
+            "Some/leaves a thread failed",
+            "Some/leaves a thread that waits again failed",
+            "Some/only waits passed",
+            "Some/leaves one at the end failed",
+            "Some/leaves one that is given up passed",
+            "(outside of the tests) failed",
+        ]
+    );
+    for (at, said) in [(0, "too late"), (1, "later still"), (3, "at the end")] {
+        let problem = problem(&report, at);
+        assert!(problem.starts_with("after this test had ended, in a thread of it: "), "{problem}");
+        assert!(problem.contains(said), "{problem}");
+    }
+    assert!(problem(&report, 5).contains("of no test"), "{report:?}");
+    assert!(report.results[2].lines.is_empty(), "{report:?}");
 }

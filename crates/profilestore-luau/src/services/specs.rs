@@ -68,5 +68,8 @@ pub(super) fn install(
         Ok(())
     };
     host.set("join", vm.prompt(join)?)?;
+    let own = world.clone();
+    let has_joined = move |_: &Lua, user_id: i64| Ok(own.has_joined(user_id));
+    host.set("has_joined", vm.prompt(has_joined)?)?;
     Ok(())
 }

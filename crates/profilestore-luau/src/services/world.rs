@@ -197,6 +197,11 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Whether a player has ever joined.
+    pub(super) fn has_joined(&self, user_id: i64) -> bool {
+        self.inner.lock().players.contains_key(&user_id)
+    }
+
     /// How many players are on a server.
     pub(super) fn players_on(&self, server: usize) -> usize {
         self.inner.lock().players.values().filter(|player| player.servers.contains(&server)).count()

@@ -168,3 +168,45 @@ fn a_late_error_is_the_fault_of_the_test_that_started_its_thread() {
     assert!(problem(&report, 5).contains("of no test"), "{report:?}");
     assert!(report.results[2].lines.is_empty(), "{report:?}");
 }
+
+#[test]
+fn what_a_test_cannot_do_with_players_and_clients_is_named() {
+    let report = test(
+        "return function()
+            it('names what is not there', function()
+                expect(function() simulate.hop(1) end).to.throw('has no hop here; it has buy')
+                expect(function() simulate.buy(99, 5) end).to.throw('player 99 has never joined')
+                expect(function() simulate.leave(44) end).to.throw('player 44 has never joined')
+                local remote = Instance.new('RemoteEvent')
+                local client = simulate.client(simulate.join(7))
+                expect(function() client:fire(remote) end).to.throw('write client.fire(')
+                expect(function() client:event(remote) end).to.throw('write client.event(')
+                client.fire(remote)
+            end)
+            it('lets a player leave who was kicked', function()
+                simulate.join(8):Kick()
+                task.wait()
+                simulate.leave(8)
+            end)
+        end",
+        |_| {},
+    );
+    assert!(report.failures().next().is_none(), "{report:?}");
+}
+
+#[test]
+fn a_number_too_large_for_an_ordered_store_is_called_so() {
+    let report = test(
+        "return function()
+            it('refuses', function()
+                local store = game:GetService('DataStoreService'):GetOrderedDataStore('Some')
+                local function set(value) return function() store:SetAsync('key', value) end end
+                expect(set(2 ^ 63)).to.throw('is too large: an ordered data store holds')
+                expect(set(-2 ^ 63)).to.throw('is too small')
+                expect(set(1.5)).to.throw('holds whole numbers, and not 1.5')
+            end)
+        end",
+        |_| {},
+    );
+    assert!(report.failures().next().is_none(), "{report:?}");
+}

@@ -60,6 +60,14 @@ fn read(file: &Path) -> Result<WeakDom, TreeError> {
 
 /// Both forms begin with `<roblox` and end with `</roblox>`, whatever the file's name says.
 fn decode(bytes: &[u8]) -> Result<WeakDom, String> {
+    if bytes.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    // Other programs may write what XML allows before its first tag.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if !text.trim_ascii_start().starts_with(b"<") {
+        return Err("it does not begin with `<roblox`".to_owned());
+    }
     let begins = bytes.starts_with(b"<roblox");
     if begins && !bytes.trim_ascii_end().ends_with(b"</roblox>") {
         return Err("its end is missing".to_owned());
@@ -69,8 +77,22 @@ fn decode(bytes: &[u8]) -> Result<WeakDom, String> {
     } else if nests_too_deep(bytes) {
         Err(too_deep())
     } else {
-        rbx_xml::from_reader_default(bytes).map_err(|error| error.to_string())
+        rbx_xml::from_reader_default(bytes).map_err(|error| in_xml(&error.to_string()))
     }
+}
+
+/// What the reader of XML says, `line 1, column 0: ...`. An error of the syntax has a more exact
+/// place in its own text, `1:1 ...`: then that one is given.
+fn in_xml(problem: &str) -> String {
+    let exact = || {
+        let (_, own) = problem.split_once(": ")?;
+        let (place, what) = own.split_once(' ')?;
+        let (line, column) = place.split_once(':')?;
+        let is_number = |text: &str| text.parse::<u64>().is_ok();
+        (is_number(line) && is_number(column))
+            .then(|| format!("line {line}, column {column}: {what}"))
+    };
+    exact().unwrap_or_else(|| problem.to_owned())
 }
 
 /// Whether instances of a file in XML nest too deep. The reader takes each level on the stack, and

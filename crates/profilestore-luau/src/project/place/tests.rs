@@ -194,6 +194,32 @@ fn what_is_no_place_is_refused() {
     }
 }
 
+/// `line 1, column 0: 1:1 Unexpected characters outside the root element: n` was said of a text.
+#[test]
+fn what_is_no_xml_is_not_judged_as_xml_and_an_error_of_xml_has_one_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("game.rbxl");
+    for (bytes, what) in [
+        (&b""[..], "Studio: it is empty"),
+        (b"not a place\n", "Studio: it does not begin with `<roblox`"),
+        (b"\x00\x01\x02", "Studio: it does not begin with `<roblox`"),
+        (b"<roblox version=\"4\"><Item", "Studio: its end is missing"),
+        (b"<roblox version=\"4\">\n<Item a=1></Item></roblox>", "Studio: line 2, column "),
+    ] {
+        fs::write(&path, bytes).expect("a file");
+        let problem = place(&path, &mut Sources::new()).expect_err("no place").to_string();
+        assert!(problem.contains(what), "{what}: {problem}");
+        assert!(problem.matches("line ").count() <= 1, "{problem}");
+    }
+    assert_eq!(in_xml("line 1, column 0: 1:6 Bad tag: <"), "line 1, column 6: Bad tag: <");
+    let other = "line 1, column 68: invalid digit found in string";
+    assert_eq!(in_xml(other), other);
+    // What stands before the first tag in XML may be there.
+    let text = b"\xef\xbb\xbf\n<roblox version=\"4\"></roblox>";
+    fs::write(&path, text).expect("a file");
+    assert!(place(&path, &mut Sources::new()).is_ok());
+}
+
 /// A text in XML with so many instances, each in the one before.
 fn nested_xml(levels: usize) -> String {
     let open = "<Item class=\"Folder\" referent=\"R\">";

@@ -231,11 +231,19 @@ fn project_file(path: &Path) -> Result<PathBuf, TreeError> {
         .collect();
     others.sort();
     let advice = if others.is_empty() {
-        format!("write one (Rojo's format), or run a script alone. The smallest is {SMALLEST}")
+        format!("run a script alone, or write one. The smallest is {SMALLEST}")
     } else {
         format!("name one of these instead: {}", others.join(", "))
     };
-    Err(TreeError::new(path, format!("there is no default.project.json in this folder; {advice}")))
+    let problem = format!("has no default.project.json; {advice}");
+    Err(TreeError { file: folder_name(path), problem })
+}
+
+/// A folder as it is shown: by its own name where the path is only `.` or `..`.
+fn folder_name(path: &Path) -> String {
+    let named = shown(path);
+    let real = || Some(fs::canonicalize(path).ok()?.file_name()?.to_string_lossy().into_owned());
+    if named.ends_with('.') { real().unwrap_or(named) } else { named }
 }
 
 /// A path as it is shown, and as files are compared: without `.`, and with `..` resolved.

@@ -243,14 +243,27 @@ fn scripts_whose_text_is_a_property_have_it() {
     assert!(main.properties.is_empty(), "{main:?}");
 }
 
+/// It was called `.`, in a line of 200 characters.
+#[test]
+fn a_folder_without_a_project_is_named_by_its_own_name() {
+    // The tests run in the folder of their package.
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).file_name().expect("a name");
+    let begin = format!("{}: has no default.project.json", package.to_string_lossy());
+    for path in [".", "src/.."] {
+        let problem = Tree::read(Path::new(path)).expect_err("no project").to_string();
+        assert!(problem.starts_with(&begin), "{path}: {problem}");
+        assert!(problem.len() < 130 + begin.len(), "{problem}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said_with_its_file_and_what_to_do() {
     for (files, what) in [
         (
             vec![("README.md", "")],
-            "GAME: there is no default.project.json in this folder; write one",
+            "GAME: has no default.project.json; run a script alone, or write one",
         ),
-        (vec![("README.md", "")], "run a script alone. The smallest is {\"tree\": {"),
+        (vec![("README.md", "")], "or write one. The smallest is {\"tree\": {"),
         (vec![("place.project.json", "{}")], "name one of these instead: GAME/place.project.json"),
         (
             vec![("default.project.json", "{ \"tree\" }")],

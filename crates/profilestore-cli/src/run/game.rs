@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,8 +19,8 @@ use profilestore::{
     roblox::BudgetRules,
 };
 use profilestore_luau::{
-    Failed, Game, GameBuilder, HttpHost, Limits, Line, Output, Plan, Report, Script, Time, Tree,
-    is_project,
+    Console, Failed, Game, GameBuilder, HttpHost, Limits, Line, Output, Plan, Report, Script, Time,
+    Tree, is_project,
 };
 use serde_json::json;
 
@@ -25,7 +28,7 @@ use super::{BudgetsArg, Run, TimeArg, VersionsArg};
 use crate::{
     database::Database,
     hints::Address,
-    output::{Failure, Status, count},
+    output::{Failure, Status, count, note},
     place::Place,
 };
 
@@ -84,9 +87,9 @@ pub(super) fn play(
         game = game.client(Script { name: name_of(file), source: read(file)? });
     }
     game = reaching(game, &run.allow_http)?;
-    if json {
-        game = game.output(Arc::new(JsonLines));
-    }
+    let console =
+        Arc::new(Noted { console: Console::new(run.servers > 1), any: AtomicBool::new(json) });
+    game = if json { game.output(Arc::new(JsonLines)) } else { game.output(console.clone()) };
     let file = Arc::new(OnceLock::new());
     if let Some((place, messenger)) = store {
         game = stored(game, place, messenger, run.time, file.clone())?;
@@ -99,6 +102,9 @@ pub(super) fn play(
         let failed = count(report.failures, "thread of a script", "threads of scripts");
         let _ = writeln!(io::stderr(), "error: {failed} ended with an error");
     }
+    if report.is_success() && !console.any.load(Ordering::Relaxed) {
+        note(format_args!("{}", ending(&report)));
+    }
     if let Some(file) = file.get() {
         SqliteStore::check_files(file)?;
         // Threads of the game that the process does not wait for have the file open still, so that
@@ -107,6 +113,15 @@ pub(super) fn play(
         let _ = tokio::runtime::Handle::current().block_on(file.empty_log());
     }
     Ok(if report.is_success() { Status::Fine } else { Status::Problems })
+}
+
+/// What is said of a game that has printed nothing.
+fn ending(report: &Report) -> String {
+    let seconds = report.played.as_secs_f64();
+    let decimals = if seconds < 10.0 { 1 } else { 0 };
+    let scripts = count(report.scripts as u64, "script", "scripts");
+    let players = count(report.players as u64, "player", "players");
+    format!("played {seconds:.decimals$} s: {scripts}, {players}, no errors; nothing was printed")
 }
 
 /// What is played.
@@ -206,6 +221,20 @@ pub(crate) fn seconds(option: &str, value: f64) -> Result<Duration, Failure> {
         .ok()
         .filter(|time| *time < Duration::from_secs(100 * 365 * 86_400));
     time.ok_or_else(|| Failure::Usage(format!("{option} is no length of time: given=`{value}`")))
+}
+
+/// The console, and whether anything came there.
+#[derive(Debug)]
+struct Noted {
+    console: Console,
+    any: AtomicBool,
+}
+
+impl Output for Noted {
+    fn line(&self, server: usize, kind: Line, text: &str) {
+        self.any.store(true, Ordering::Relaxed);
+        self.console.line(server, kind, text);
+    }
 }
 
 /// One JSON object a line on standard output, for programs.

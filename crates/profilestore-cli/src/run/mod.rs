@@ -37,7 +37,8 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// tree that Rojo would make or that the place holds. Scripts find ProfileStore and ProfileService
 /// in ServerScriptService, and Roblox's services around them. They have no files, and no network
 /// but for --allow-http. What they print goes to standard output, warnings and errors to standard
-/// error; with several servers each line names its own. The game ends with --until, at Ctrl-C, or
+/// error; with several servers each line names its own. When nothing was printed, a last line on
+/// standard error says that the game was played. The game ends with --until, at Ctrl-C, or
 /// when every script has ended and nothing is left to wait for; then functions of BindToClose run
 /// and everything is saved. The data is in memory and gone afterwards, unless --store or
 /// PROFILESTORE_STORE names a store. Exit code 1: a script failed, or something could not be saved.

@@ -60,6 +60,19 @@ fn a_game_runs_in_virtual_time_and_the_same_seed_gives_the_same_run() {
     assert_eq!((&lines[0]["kind"], &lines[0]["server"]), (&"print".into(), &1.into()));
 }
 
+/// It ended without a word, also when no script had done anything.
+#[test]
+fn a_game_that_prints_nothing_says_that_it_was_played() {
+    let place = with_game("task.wait(5)");
+    let args = ["run", "game.luau", "--time", "virtual", "--players", "1-2:join@0s"];
+    let args = [&args[..], &["--until", "90"]].concat();
+    let ran = place.run(&args);
+    let said = "played 90 s: 1 script, 2 players, no errors; nothing was printed\n";
+    assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (0, "", said));
+    assert_eq!(place.ok(&[&args[..], &["--json"]].concat()), "", "programs have the exit code");
+    assert_eq!(with_game("print(1)").ok(&["run", "game.luau"]), "1\n");
+}
+
 #[test]
 fn what_a_game_saved_is_in_the_store_that_was_named() {
     let place = with_game(GAME);

@@ -49,6 +49,12 @@ pub struct Report {
     pub failures: u64,
     /// Profiles whose last changes are not known to be saved, as texts.
     pub not_saved: Vec<String>,
+    /// How long the game was played until it began to end, in its own time.
+    pub played: Duration,
+    /// How many scripts each server began with.
+    pub scripts: usize,
+    /// How many players have joined.
+    pub players: usize,
 }
 
 impl Report {
@@ -325,10 +331,14 @@ impl GameBuilder {
         for (number, job_id) in job_ids.iter().enumerate() {
             servers.push(common.server(number + 1, job_id).await?);
         }
+        let mut report = Report::default();
         for server in &servers {
-            if let Err(failed) = plays.start(server) {
-                join_all(servers.iter().map(Server::abandon)).await;
-                return Err(failed);
+            match plays.start(server) {
+                Ok(scripts) => report.scripts = scripts,
+                Err(failed) => {
+                    join_all(servers.iter().map(Server::abandon)).await;
+                    return Err(failed);
+                }
             }
         }
         let crashers: Arc<Mutex<Vec<_>>> =
@@ -353,7 +363,7 @@ impl GameBuilder {
             servers.push(server);
             world.started(opening.server);
         };
-        let mut report = Report::default();
+        (report.played, report.players) = (began.elapsed(), world.joined());
         for closed in join_all(servers.iter().map(|server| server.close(nothing_left))).await {
             report.add(closed?);
         }
@@ -374,14 +384,17 @@ enum Plays<'a> {
 }
 
 impl Plays<'_> {
-    fn start(&self, server: &Server) -> Result<(), Failed> {
+    /// Says how many scripts have begun.
+    fn start(&self, server: &Server) -> Result<usize, Failed> {
         match self {
-            Self::Script(script) => server.run(script),
-            Self::Tree if server.run_tree()? == 0 => Err(Failed::nothing_runs()),
-            Self::Tree => Ok(()),
+            Self::Script(script) => server.run(script).map(|()| 1),
+            Self::Tree => match server.run_tree()? {
+                0 => Err(Failed::nothing_runs()),
+                scripts => Ok(scripts),
+            },
             Self::Nothing(classes) => {
                 *classes.lock() = server.classes()?;
-                Ok(())
+                Ok(0)
             }
             Self::Spec(file, options) => {
                 if options.play {
@@ -390,7 +403,7 @@ impl Plays<'_> {
                 if server.number() == 1 {
                     server.run_spec(file, options.limit)?;
                 }
-                Ok(())
+                Ok(0)
             }
         }
     }

@@ -197,6 +197,6 @@ impl Server {
             .collect();
         let [_, beside] = &self.game_servers;
         drop(beside.shutdown().await);
-        Ok(Report { failures: scheduler.failures(), not_saved })
+        Ok(Report { failures: scheduler.failures(), not_saved, ..Report::default() })
     }
 }

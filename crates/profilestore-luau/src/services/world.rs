@@ -207,6 +207,11 @@ impl World {
         self.inner.lock().players.values().filter(|player| player.servers.contains(&server)).count()
     }
 
+    /// How many players have been on any server.
+    pub(crate) fn joined(&self) -> usize {
+        self.inner.lock().players.len()
+    }
+
     /// A player joins a server. Nothing happens if the player is there already, or is banned.
     pub(super) fn join(self: &Arc<Self>, server: usize, user_id: i64, join: &Join) {
         {

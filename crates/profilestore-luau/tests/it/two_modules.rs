@@ -122,11 +122,19 @@ impl StorePlan for Fair {
 fn an_outage_is_told_to_both_modules_and_printed_once() {
     let (printed, warnings) = play(
         "local errors, issues = 0, 0
-        ProfileStore.OnError:Connect(function(_, store) errors += if store == nil then 1 else 0 end)
-        ProfileService.IssueSignal:Connect(function(_, store) issues += if store == nil then 1 else 0 end)
+        ProfileStore.OnError:Connect(function(_, store)
+            errors += if store == nil then 1 else 0
+        end)
+        ProfileService.IssueSignal:Connect(function(_, store)
+            issues += if store == nil then 1 else 0
+        end)
         local toggles = {}
-        ProfileStore.OnCriticalToggle:Connect(function(on) table.insert(toggles, `store {on}`) end)
-        ProfileService.CriticalStateSignal:Connect(function(on) table.insert(toggles, `service {on}`) end)
+        ProfileStore.OnCriticalToggle:Connect(function(on)
+            table.insert(toggles, `store {on}`)
+        end)
+        ProfileService.CriticalStateSignal:Connect(function(on)
+            table.insert(toggles, `service {on}`)
+        end)
         task.wait(10)
         assert(ProfileStore.New('Coins', {}):StartSessionAsync('k') == nil)
         task.wait(600)

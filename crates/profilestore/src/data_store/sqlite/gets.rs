@@ -24,6 +24,9 @@ const EACH: usize = 4;
 /// How many reads share a transaction.
 const TOGETHER: usize = 16;
 
+/// Where so many wait, those whose callers have given up are dropped.
+const MANY: usize = 1024;
+
 type Reply = Result<Snapshot, StoreError>;
 
 /// The reads that wait for a thread.
@@ -35,6 +38,8 @@ struct Waiting {
     gets: VecDeque<Get>,
     /// How many threads read, or were asked for.
     threads: usize,
+    /// At so many, those whose callers have given up are dropped the next time.
+    drop_at: usize,
 }
 
 struct Get {
@@ -44,6 +49,15 @@ struct Get {
 }
 
 impl Waiting {
+    /// Adds one. While the disk does not answer, callers give up and ask again.
+    fn push(&mut self, get: Get) {
+        if self.gets.len() >= self.drop_at.max(MANY) {
+            self.gets.retain(|get| !get.reply.is_closed());
+            self.drop_at = 2 * self.gets.len();
+        }
+        self.gets.push_back(get);
+    }
+
     /// Whether another thread is to read; it is counted from now on.
     fn needs_thread(&mut self) -> bool {
         let few = self.threads < PROMPT || self.gets.len() > EACH * self.threads;
@@ -64,7 +78,7 @@ impl Inner {
         let (reply, answer) = oneshot::channel();
         let needs_thread = {
             let mut waiting = self.readers.gets.0.lock();
-            waiting.gets.push_back(Get { keys: keys.to_vec(), returning, reply });
+            waiting.push(Get { keys: keys.to_vec(), returning, reply });
             waiting.needs_thread()
         };
         if needs_thread {
@@ -235,6 +249,23 @@ mod tests {
         }
         let many: Vec<_> = (40..100).map(key).collect();
         assert_eq!(store.read(&many, WHOLE).await.expect("a read").states.len(), 60);
+    }
+
+    #[test]
+    fn reads_that_no_caller_waits_for_do_not_pile_up() {
+        let mut waiting = Waiting::default();
+        let get = |reply| Get { keys: Vec::new(), returning: WHOLE, reply };
+        let mut kept = Vec::new();
+        for n in 0..100 * MANY {
+            let (reply, answer) = oneshot::channel();
+            waiting.push(get(reply));
+            if n % 100 == 0 {
+                kept.push(answer);
+            }
+        }
+        let wanted = waiting.gets.iter().filter(|get| !get.reply.is_closed()).count();
+        assert_eq!(wanted, kept.len());
+        assert!(waiting.gets.len() <= 3 * MANY, "{} wait", waiting.gets.len());
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ pub struct SpecResult {
     pub path: Vec<String>,
     /// What came of it.
     pub outcome: Outcome,
-    /// What was printed meanwhile.
+    /// What was printed meanwhile, and later errors of its threads.
     pub lines: Vec<(Line, String)>,
     /// How long it took, really.
     pub took: Duration,

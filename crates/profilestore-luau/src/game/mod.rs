@@ -269,7 +269,8 @@ impl GameBuilder {
     }
 
     /// Runs the tests of a file of the game's tree, one after another on the first server. The
-    /// lines that scripts print are in the report.
+    /// lines that scripts print are in the report. What the tests leave behind goes on for 5 s of the
+    /// game's time.
     pub fn test(mut self, file: &str, options: &SpecOptions) -> Result<SpecReport, Failed> {
         let collector = Arc::new(Collector::new(options));
         self.output = Some(collector.clone());

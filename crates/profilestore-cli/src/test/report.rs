@@ -73,7 +73,12 @@ fn failure(
         line(out, format_args!("    {}", without_tabs(part)))?;
     }
     for (kind, text) in printed(result) {
-        line(out, format_args!("    {}: {}", word_of(kind), without_tabs(text)))?;
+        let mut lines = text.lines();
+        let first = without_tabs(lines.next().unwrap_or_default());
+        line(out, format_args!("    {}: {first}", word_of(kind)))?;
+        for part in lines {
+            line(out, format_args!("      {}", without_tabs(part)))?;
+        }
     }
     Ok(())
 }

@@ -191,3 +191,18 @@ fn what_programs_read_has_the_command_and_what_was_printed() {
         assert!(junit.contains(part), "{part}: {junit}");
     }
 }
+
+/// The ends of its lines were shown as `%0A`.
+#[test]
+fn what_a_failed_test_printed_in_several_lines_is_shown_in_several_lines() {
+    let spec = "return function()
+        it('talks', function()
+            print('first\\n\\tsecond')
+            error('it fails')
+        end)
+    end";
+    let place = project(&[("src/Talk.spec.luau", spec)]);
+    let ran = place.run(&["test", "."]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("    printed: first\n          second\n"), "{ran:?}");
+}

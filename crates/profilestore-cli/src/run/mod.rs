@@ -85,7 +85,7 @@ pub(crate) struct Run {
     /// How long each call of a data store takes, and each message, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0.0)]
     latency: f64,
-    /// How many of a hundred calls fail; half of them are applied all the same
+    /// How many of a hundred calls fail, of which half are applied. Servers start even so
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     errors: f64,
     /// Request budgets of DataStoreService: none, Roblox's until April 2026, or those since

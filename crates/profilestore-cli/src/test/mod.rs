@@ -54,7 +54,7 @@ pub(crate) struct Test {
     /// How long each call of a data store takes, and each message, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0.0)]
     latency: f64,
-    /// How many of a hundred calls fail; half of them are applied all the same
+    /// How many of a hundred calls fail, of which half are applied. Servers start even so
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     errors: f64,
     /// A host that tests may reach through HttpService: example.com, or 127.0.0.1:8080 for one port

@@ -240,7 +240,7 @@ impl GameBuilder {
     }
 
     /// How many of a hundred calls of a data store, or of the store by a built-in module, fail.
-    /// Half of those are applied all the same. 0.
+    /// Half of those are applied all the same. Servers start even so. 0.
     #[must_use]
     pub fn errors(mut self, percent: f64) -> Self {
         self.weather.errors = percent.clamp(0.0, 100.0);

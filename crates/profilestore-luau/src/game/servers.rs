@@ -1,6 +1,12 @@
 //! What all servers of a game are made with, those too that start while it runs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use profilestore::{
     GameServer, Settings,
@@ -44,7 +50,10 @@ impl Common {
     /// Makes a server; nothing runs on it yet. `number` counts from 1.
     pub(super) async fn server(&self, number: usize, job_id: &str) -> Result<Server, Failed> {
         let seed = self.seed.wrapping_mul(1000).wrapping_add(number as u64 - 1);
-        let game_server = self.start(self.weather.over(self.store.clone(), seed), job_id).await?;
+        let started = Arc::new(AtomicBool::new(false));
+        let store = self.weather.over(self.store.clone(), seed, started.clone());
+        let game_server = self.start(store, job_id).await?;
+        started.store(true, Ordering::Relaxed);
         // A call of a data store takes its time as a whole, however often it asks the store. And it
         // works while the game closes.
         let beside = self.start(self.store.clone(), job_id).await?;

@@ -1,7 +1,13 @@
 //! A slow and unreliable way to the store, for the built-in modules. What scripts do through
 //! DataStoreService has its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use profilestore::{
     data_store::{
@@ -27,12 +33,18 @@ impl Weather {
         self.latency.is_zero() && self.errors <= 0.0
     }
 
-    /// A store in this weather.
-    pub(crate) fn over(self, store: Arc<dyn DataStore>, seed: u64) -> Arc<dyn DataStore> {
+    /// A store in this weather. No call fails until the game server has `started`: on Roblox a
+    /// server starts whatever becomes of its data stores.
+    pub(crate) fn over(
+        self,
+        store: Arc<dyn DataStore>,
+        seed: u64,
+        started: Arc<AtomicBool>,
+    ) -> Arc<dyn DataStore> {
         if self.is_fair() {
             return store;
         }
-        Arc::new(FaultyStore::new(store, Plan { weather: self, rng: Seeded::new(seed) }))
+        Arc::new(FaultyStore::new(store, Plan { weather: self, rng: Seeded::new(seed), started }))
     }
 }
 
@@ -40,6 +52,7 @@ impl Weather {
 struct Plan {
     weather: Weather,
     rng: Seeded,
+    started: Arc<AtomicBool>,
 }
 
 impl StorePlan for Plan {
@@ -50,7 +63,7 @@ impl StorePlan for Plan {
             (bits >> 64) as f64 / 18_446_744_073_709_551_616.0 * 100.0 < self.weather.errors;
         let fault = match call {
             Call::Sweep => None,
-            _ if !fails => None,
+            _ if !fails || !self.started.load(Ordering::Relaxed) => None,
             _ if bits & 1 == 0 => Some(Fault::RequestLost),
             _ => Some(Fault::AnswerLost),
         };

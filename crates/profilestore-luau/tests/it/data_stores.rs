@@ -238,6 +238,22 @@ fn the_error_of_a_read_does_not_say_that_it_may_have_been_applied() {
     );
 }
 
+/// A game server could not register in the store, and the game was not played.
+#[test]
+fn a_game_server_starts_although_every_call_fails() {
+    let ran = run(
+        "local Store = game:GetService('DataStoreService'):GetDataStore('Test')
+        print('up', (pcall(Store.GetAsync, Store, 'k')))
+        local ProfileStore = require(game.ServerScriptService.ProfileStore)
+        local told = 0
+        ProfileStore.OnError:Connect(function() told += 1 end)
+        task.delay(30, function() print('the module was told', told > 0) end)
+        ProfileStore.New('Test', {}):GetAsync('k')",
+        |game| game.errors(100.0).until(Duration::from_secs(60)),
+    );
+    assert_eq!(ran.recorder.texts(Line::Print), ["up false", "the module was told true"]);
+}
+
 #[test]
 fn requests_beyond_the_budget_wait_and_then_fail() {
     let ran = run(

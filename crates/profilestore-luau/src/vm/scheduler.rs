@@ -35,6 +35,10 @@ pub(crate) const OWN_CODE: &str = "profilestore/";
 /// What is between an error's text and its places.
 pub(super) const HEADING: &str = "\nstack traceback:";
 
+/// How many places of a long traceback are shown: the innermost, where the error was, and the
+/// outermost. That of a stack overflow has twenty thousand.
+const SHOWN_PLACES: (usize, usize) = (20, 10);
+
 /// How many finished threads are kept for the machine's own calls.
 const SPARE_THREADS: usize = 8;
 
@@ -438,7 +442,8 @@ pub(crate) fn answer_values<T: IntoLuaMulti>(
     }
 }
 
-/// An error's text with those places of its traceback that are in scripts.
+/// An error's text with those places of its traceback that are in scripts; of a long one the first
+/// and the last.
 pub(crate) fn without_own_code(text: &str) -> String {
     let Some((problem, places)) = text.split_once(HEADING) else { return text.to_owned() };
     let is_shown = |line: &&str| {
@@ -447,10 +452,20 @@ pub(crate) fn without_own_code(text: &str) -> String {
     let places: Vec<&str> =
         places.lines().filter(is_shown).filter(|line| !line.is_empty()).collect();
     if places.is_empty() {
-        problem.to_owned()
-    } else {
-        format!("{problem}{HEADING}\n{}", places.join("\n"))
+        return problem.to_owned();
     }
+    let (first, last) = SHOWN_PLACES;
+    // The line in between is one as well: what was shortened once stays as it is.
+    let places = if places.len() > first + last + 1 {
+        let left_out = places.len() - first - last;
+        let (before, after) = (&places[..first], &places[first + left_out..]);
+        let indent = if places[0].starts_with('\t') { "\t" } else { "" };
+        let (before, after) = (before.join("\n"), after.join("\n"));
+        format!("{before}\n{indent}… {left_out} more lines …\n{after}")
+    } else {
+        places.join("\n")
+    };
+    format!("{problem}{HEADING}\n{places}")
 }
 
 /// The text of an error without what only the host's side means.

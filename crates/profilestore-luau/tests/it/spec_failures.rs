@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use profilestore_luau::Limits;
+use profilestore_luau::{Limits, Line};
 
-use crate::specs::{problem, test, test_within, words};
+use crate::{
+    run,
+    specs::{problem, test, test_within, words},
+};
 
 #[test]
 fn unequal_tables_are_told_by_the_places_where_they_differ() {
@@ -209,4 +212,23 @@ fn a_number_too_large_for_an_ordered_store_is_called_so() {
         |_| {},
     );
     assert!(report.failures().next().is_none(), "{report:?}");
+}
+
+/// Twenty thousand lines were shown, in files of results too.
+#[test]
+fn of_a_long_traceback_the_first_and_the_last_lines_are_shown() {
+    const OVERFLOW: &str = "local function f() return 1 + f() end\nf()";
+    let report =
+        test(&format!("return function() it('ends', function() {OVERFLOW} end) end"), |_| {});
+    let errors = run(OVERFLOW, |game| game).recorder.texts(Line::Error);
+    for (problem, place) in
+        [(problem(&report, 0), "src/Some.spec.luau:1"), (errors[0].as_str(), "game:1")]
+    {
+        let lines: Vec<&str> = problem.lines().map(str::trim).collect();
+        // The problem and the heading, 20 lines, what is left out, 10 lines.
+        assert_eq!(lines.len(), 2 + 20 + 1 + 10, "{problem}");
+        assert!(lines[0].ends_with("stack overflow"), "{problem}");
+        assert!(lines[2].starts_with(place) && lines[21].starts_with(place), "{problem}");
+        assert!(lines[22].starts_with("… ") && lines[22].ends_with(" more lines …"), "{problem}");
+    }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::{
     output::{Line, Output},
-    vm::coverage::Lines,
+    vm::{Failed, coverage::Lines},
 };
 
 /// How a file's tests are run. See [`GameBuilder::test`](crate::GameBuilder::test).
@@ -89,6 +89,15 @@ pub struct SpecReport {
 }
 
 impl SpecReport {
+    /// The report on a file whose game could not be played, with which
+    /// [`GameBuilder::test`](crate::GameBuilder::test) failed: one failure that says why.
+    #[must_use]
+    pub fn without_game(failed: &Failed) -> Self {
+        let (path, outcome) = (vec!["(the game)".to_owned()], Outcome::Failed(failed.to_string()));
+        let result = SpecResult { path, outcome, lines: Vec::new(), took: Duration::ZERO };
+        Self { results: vec![result], coverage: BTreeMap::new() }
+    }
+
     /// The tests that failed.
     pub fn failures(&self) -> impl Iterator<Item = &SpecResult> {
         self.results.iter().filter(|result| matches!(result.outcome, Outcome::Failed(_)))

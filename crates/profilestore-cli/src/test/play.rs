@@ -115,7 +115,7 @@ fn plan_of(text: &str) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// Runs a file's tests once.
+/// Runs a file's tests once. A game that cannot be played is a failure of the file.
 pub(super) fn play(
     tree: &Arc<Tree>,
     test: &Test,
@@ -134,7 +134,7 @@ pub(super) fn play(
     if let Some(plan) = &under.players {
         game = game.players(plan_of(plan)?);
     }
-    game.test(file, &options).map_err(|error| Failure::Work(format!("{file}: {error}")))
+    Ok(game.test(file, &options).unwrap_or_else(|failed| SpecReport::without_game(&failed)))
 }
 
 /// What is to be run: each file with the first seed, then each with the second, and so on. A file

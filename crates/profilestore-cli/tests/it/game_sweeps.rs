@@ -206,3 +206,21 @@ fn what_a_failed_test_printed_in_several_lines_is_shown_in_several_lines() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stdout.contains("    printed: first\n          second\n"), "{ran:?}");
 }
+
+/// It ended the run: no results, no seed, no file in JUnit's form.
+#[test]
+fn a_game_that_cannot_be_played_is_a_failure_of_its_file() {
+    let spec = "return function() it('is', function() end) end";
+    let place = project(&[("src/A.spec.luau", spec), ("src/B.spec.luau", spec)]);
+    let late = ["--latency", "100000", "--seeds", "2", "--junit", "results.xml"];
+    let ran = place.run(&[&["test", "."], &late[..]].concat());
+    assert_eq!((ran.code, &*ran.stderr), (1, ""), "{ran:?}");
+    for file in ["src/A.spec.luau", "src/B.spec.luau"] {
+        let failed = format!("FAIL {file}\n  failed: (the game)\n    the game server could not");
+        assert!(ran.stdout.contains(&failed), "{failed}: {ran:?}");
+    }
+    assert!(ran.stdout.contains("fails with seed 0 (1 of 2)"), "{ran:?}");
+    assert!(ran.stdout.ends_with("2 files: 0 passed, 2 failed, up to 2 seeds\n"), "{ran:?}");
+    let junit = fs::read_to_string(place.path("results.xml")).unwrap();
+    assert_eq!(junit.matches("name=\"(the game)\"").count(), 2, "{junit}");
+}

@@ -9,7 +9,9 @@ use std::{
     thread,
 };
 
-use profilestore_luau::{Game, Plan, PlanError, SpecOptions, SpecReport, SpecResult, Time, Tree};
+use profilestore_luau::{
+    Game, Outcome, Plan, PlanError, SpecOptions, SpecReport, SpecResult, Time, Tree,
+};
 
 use super::{
     Test, coverage, junit,
@@ -26,13 +28,20 @@ pub(super) struct Tested {
     pub(super) file: String,
     pub(super) seed: u64,
     pub(super) report: SpecReport,
+    /// Whether --only chooses the file or a test that it was found to have, with whatever seed.
+    chosen: bool,
     /// Of a sweep in which a test failed.
     pub(super) replay: Option<Replay>,
 }
 
 impl Tested {
     pub(super) fn is_failure(&self) -> bool {
-        self.report.failures().next().is_some()
+        self.chosen && self.problem().is_some()
+    }
+
+    /// Its first failure.
+    fn problem(&self) -> Option<&SpecResult> {
+        self.report.failures().next()
     }
 
     /// The command that makes one of its failures happen again, after a sweep.
@@ -63,7 +72,12 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
             );
         }
     }
-    results.retain(|tested| !tested.report.results.is_empty());
+    if let Some(only) = &test.only {
+        for tested in results.iter().filter(|tested| !tested.chosen) {
+            leave_out(tested, only);
+        }
+    }
+    results.retain(|tested| tested.chosen && !tested.report.results.is_empty());
     if results.is_empty() {
         return Err(Failure::Usage(match &test.only {
             Some(only) => format!("no test has `{only}` in its file's path or its name"),
@@ -96,6 +110,21 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
         write(file, coverage::lcov(&lines))?;
     }
     Ok(if results.iter().any(Tested::is_failure) { Status::Problems } else { Status::Fine })
+}
+
+/// Tells of a file that --only does not choose, as far as is known, and that has a problem: it may
+/// have kept a test of that name from being found.
+fn leave_out(tested: &Tested, only: &str) {
+    let Some(problem) = tested.problem() else { return };
+    let Outcome::Failed(text) = &problem.outcome else { return };
+    let _ = writeln!(
+        io::stderr(),
+        "warning: {}: left out, since its path does not have `{only}`, nor does a test that was \
+         found in it: {}: {}",
+        tested.file,
+        report::name_of(problem),
+        text.lines().next().unwrap_or_default()
+    );
 }
 
 /// Writes a file, in a folder that is made when it is not there.
@@ -152,6 +181,29 @@ struct Inner {
     /// By the file's place in the list.
     results: BTreeMap<usize, Tested>,
     broken: Option<Failure>,
+}
+
+impl Inner {
+    /// Keeps the first failure of a file, or else what came of it first.
+    fn add(&mut self, file: usize, mut tested: Tested) {
+        if let Some(known) = self.results.get_mut(&file) {
+            let chosen = known.chosen || tested.chosen;
+            (known.chosen, tested.chosen) = (chosen, chosen);
+            let comes_first = known.problem().is_none() || tested.seed < known.seed;
+            if tested.problem().is_none() || !comes_first {
+                return;
+            }
+        }
+        self.results.insert(file, tested);
+    }
+}
+
+/// Whether a test was found that was to run. What goes wrong with a file as a whole has no block
+/// around it; a description that fails hides the tests of its block.
+pub(super) fn has_tests(report: &SpecReport) -> bool {
+    report.results.iter().any(|result| {
+        result.path.len() > 1 && result.path.last().is_none_or(|name| name != "(its description)")
+    })
 }
 
 impl<'a> Jobs<'a> {
@@ -218,14 +270,7 @@ impl<'a> Jobs<'a> {
             let played = self.play(file, seed);
             let mut inner = self.inner();
             match played {
-                Ok(tested) => {
-                    let better = inner.results.get(&file).is_none_or(|known| {
-                        tested.is_failure() && (!known.is_failure() || tested.seed < known.seed)
-                    });
-                    if better {
-                        inner.results.insert(file, tested);
-                    }
-                }
+                Ok(tested) => inner.add(file, tested),
                 Err(failure) => inner.broken = Some(failure),
             }
         }
@@ -234,7 +279,9 @@ impl<'a> Jobs<'a> {
     fn play(&self, file: usize, seed: u64) -> Result<Tested, Failure> {
         let (file, under) = &self.files[file];
         let report = play(&self.tree, self.test, file, seed, under)?;
-        Ok(Tested { file: file.clone(), seed, report, replay: None })
+        // Without a text that tests must have, the whole file is meant.
+        let chosen = under.only.is_none() || has_tests(&report);
+        Ok(Tested { file: file.clone(), seed, report, chosen, replay: None })
     }
 
     fn results(self) -> Result<Vec<Tested>, Failure> {

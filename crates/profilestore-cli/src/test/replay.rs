@@ -9,7 +9,7 @@ use profilestore_luau::{Outcome, SpecReport, SpecResult, Tree};
 
 use super::{
     Test,
-    play::{Tested, play},
+    play::{Tested, has_tests, play},
     report::name_of,
 };
 
@@ -91,7 +91,11 @@ pub(super) struct Replay {
 impl Replay {
     /// None when the file cannot be loaded, with whatever seed.
     pub(super) fn of(test: &Test, tree: &Arc<Tree>, tested: &Tested) -> Option<Self> {
-        let whole = Conditions::of(test, &tested.file);
+        let mut whole = Conditions::of(test, &tested.file);
+        if !has_tests(&tested.report) {
+            // With that seed no test is there to be chosen by its name.
+            whole.only = None;
+        }
         let first = tested.report.failures().next()?;
         let command = again(test, tested, &whole);
         if took(&tested.report) > LONG {

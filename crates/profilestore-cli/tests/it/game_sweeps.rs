@@ -224,3 +224,19 @@ fn a_game_that_cannot_be_played_is_a_failure_of_its_file() {
     let junit = fs::read_to_string(place.path("results.xml")).unwrap();
     assert_eq!(junit.matches("name=\"(the game)\"").count(), 2, "{junit}");
 }
+
+#[test]
+fn a_file_with_a_chosen_test_fails_with_the_seed_with_which_it_cannot_be_loaded() {
+    let spec = "return function()
+        if math.random(1, 2) == 1 then error('no luck') end
+        it('holds', function() end)
+    end";
+    let place = project(&[("src/Luck.spec.luau", spec)]);
+    let ran = place.run(&["test", ".", "--only", "holds", "--seeds", "100"]);
+    assert!(ran.code == 1 && ran.stderr.is_empty(), "{ran:?}");
+    assert!(ran.stdout.contains("failed: (the file)"), "{ran:?}");
+    let again = words(again(&ran));
+    assert_eq!(again[..4], ["test", ".", "--only", "src/Luck.spec.luau"], "{ran:?}");
+    let still = place.run(&again);
+    assert!(still.code == 1 && still.stdout.contains("no luck"), "{still:?}");
+}

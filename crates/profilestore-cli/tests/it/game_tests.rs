@@ -355,6 +355,37 @@ fn wrong_options_of_tests_are_code_2() {
     assert!(ran.code == 0 && !place.path("game.db").exists(), "{ran:?}");
 }
 
+/// It failed the run, though its path did not have what was asked for.
+#[test]
+fn a_broken_file_that_only_does_not_choose_is_a_warning() {
+    let place = project(&[
+        ("src/Bag.spec.luau", "return function() it('holds', function() end) end"),
+        ("src/Broken.spec.luau", "local = 5"),
+        ("src/Half.spec.luau", "return function() describe('a', function() error('no') end) end"),
+    ]);
+    for only in ["Bag", "holds"] {
+        let ran = place.run(&["test", ".", "--only", only]);
+        let passed = "ok   src/Bag.spec.luau\n1 file: 1 passed, 0 failed\n";
+        assert_eq!((ran.code, &*ran.stdout), (0, passed), "{ran:?}");
+        for part in [
+            "warning: src/Broken.spec.luau: left out",
+            "(the file): syntax error: src/Broken.spec.luau:1",
+            "warning: src/Half.spec.luau: left out",
+            "Half > a > (its description): src/Half.spec.luau:1: no\n",
+        ] {
+            assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+        }
+    }
+    for (only, code, part) in [
+        ("Broken", 1, "FAIL src/Broken.spec.luau"),
+        ("nothing", 2, "warning: src/Broken.spec.luau: left out"),
+    ] {
+        let ran = place.run(&["test", ".", "--only", only]);
+        assert!(ran.code == code, "{ran:?}");
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains(part), "{part}: {ran:?}");
+    }
+}
+
 #[test]
 fn the_example_of_a_project_passes_its_tests() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/roblox_project");

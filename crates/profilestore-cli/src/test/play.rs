@@ -54,6 +54,9 @@ impl Tested {
 }
 
 pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
+    for file in [&test.junit, &test.lcov].into_iter().flatten() {
+        remove_old(file);
+    }
     let tree = tree_of(&test.path)?;
     let jobs = Jobs::of(test, &tree)?;
     let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.files.len());
@@ -125,6 +128,15 @@ fn leave_out(tested: &Tested, only: &str) {
         report::name_of(problem),
         text.lines().next().unwrap_or_default()
     );
+}
+
+/// Removes what an earlier run wrote: it would pass for the results of this one when this one ends
+/// before it has any. Nothing but a plain file is removed, not a link either.
+fn remove_old(file: &Path) {
+    if fs::symlink_metadata(file).is_ok_and(|there| there.is_file()) {
+        // What cannot be removed may still be written over; if not, that is told then.
+        let _ = fs::remove_file(file);
+    }
 }
 
 /// Writes a file, in a folder that is made when it is not there.

@@ -260,6 +260,22 @@ fn results_go_into_a_folder_that_is_not_there_yet_and_are_printed_first() {
     assert!(ran.code == 2 && ran.stdout.contains("1 passed"), "{ran:?}");
 }
 
+/// They stayed, and passed for those of the run that had ended with an error.
+#[test]
+fn the_files_of_an_earlier_run_are_removed_by_one_that_ends_with_an_error() {
+    let spec = "return function() it('is', function() end) end";
+    let place = project(&[("src/A.spec.luau", spec)]);
+    let files = ["--junit", "results.xml", "--lcov", "lines.info"];
+    for more in [&["--only", "nothing"][..], &["--errors", "101"]] {
+        place.ok(&[&["test", "."], &files[..]].concat());
+        assert!(place.path("results.xml").exists() && place.path("lines.info").exists());
+        let ran = place.run(&[&["test", "."], &files[..], more].concat());
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(!place.path("results.xml").exists(), "{ran:?}");
+        assert!(!place.path("lines.info").exists(), "{ran:?}");
+    }
+}
+
 #[test]
 fn a_client_without_players_is_refused() {
     let place = project(&[("src/Main.server.luau", "print('up')"), ("shopper.luau", "")]);

@@ -35,8 +35,8 @@ pub(crate) struct Test {
     /// A folder with a default.project.json, a project file, or a place file
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
-    /// Only the tests that have this in their file's path or their name. Of another file that cannot
-    /// be loaded, and so may have such a test, a warning tells
+    /// Only the tests that have this in their file's path or their name. A warning tells of other
+    /// files that cannot be loaded, since they may have such a test
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// What decides everything that is random: the same seed gives the same run

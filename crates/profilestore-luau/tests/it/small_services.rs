@@ -80,6 +80,24 @@ fn queues_hide_what_is_read_until_it_is_removed_or_comes_back() {
     );
 }
 
+/// It looked every two seconds, however little of its limit was left.
+#[test]
+fn a_reader_of_a_queue_waits_no_longer_than_its_limit() {
+    check(
+        "local queue = game:GetService('MemoryStoreService'):GetQueue('q')
+        queue:AddAsync('one', 300)
+        for _, limit in { 1, 3 } do
+            local began = os.clock()
+            local none = queue:ReadAsync(10, true, limit)
+            local took = os.clock() - began
+            assert(#none == 0 and took >= limit and took < limit + 0.1, took)
+        end
+        task.delay(1.5, function() queue:AddAsync('late', 300) end)
+        assert(#queue:ReadAsync(2, true, 1) == 0, 'what comes after the limit is not read')
+        assert(#queue:ReadAsync(2, true, 1) == 2, 'what comes within it is')",
+    );
+}
+
 #[test]
 fn subscriptions_are_bought_and_tags_come_and_go() {
     let ran = crate::run(

@@ -232,3 +232,27 @@ fn of_a_long_traceback_the_first_and_the_last_lines_are_shown() {
         assert!(lines[22].starts_with("… ") && lines[22].ends_with(" more lines …"), "{problem}");
     }
 }
+
+#[test]
+fn what_is_not_there_of_jest_is_named() {
+    let report = test(
+        "return function()
+            it('mocks', function() jest.fn() end)
+            it('other members of jest', function() jest.setTimeout(5) end)
+            it('forms of a test', function() it.failing('x', function() end) end)
+            it('members of expect', function() expect.anything() end)
+        end",
+        |_| {},
+    );
+    for (at, what) in [
+        ":2: jest.fn is not emulated here; write a function that notes its calls in a table",
+        ":3: jest.setTimeout is not emulated here",
+        ":4: it has no failing here; it has each, only, skip, todo",
+        ":5: expect.anything is not emulated here",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(problem(&report, at).contains(what), "{report:?}");
+    }
+}

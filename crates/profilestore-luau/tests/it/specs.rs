@@ -281,6 +281,51 @@ fn focus_and_skip_choose_tests() {
     assert_eq!(words(&report), ["Some/one passed"]);
 }
 
+/// `it.each` was "attempt to index function with 'each'".
+#[test]
+fn words_of_jest_choose_tests_and_make_one_for_each_row() {
+    let rows = "return function()
+        local seen = {}
+        it.each({ { 1, 'a' }, { 2, 'b' } })('%d is %s (100%%, %s)', function(number, text)
+            expect(text).toBe(if number == 1 then 'a' else 'b')
+        end)
+        test.each({ 5, { n = 6 } })('row %s', function(row) table.insert(seen, row) end)
+        describe.each({ 'x' })('block %s', function(name)
+            it('knows ' .. name, function() expect(seen[2]).toEqual({ n = 6 }) end)
+        end)
+        it.skip('off', function() error('runs') end)
+        it.todo('to be written')
+        describe.skip('out', function() it('in it', function() error('runs') end) end)
+    end";
+    assert_eq!(
+        words(&test(rows, |_| {})),
+        [
+            "Some/1 is a (100%, %s) passed",
+            "Some/2 is b (100%, %s) passed",
+            "Some/row 5 passed",
+            "Some/row { n = 6 } passed",
+            "Some/block x/knows x passed",
+            "Some/off skipped",
+            "Some/to be written skipped",
+            "Some/out/in it skipped",
+        ]
+    );
+    let focused = "return function()
+        it.only.each({ 1, 2 })('chosen %s', function() end)
+        describe.only('block', function() it('in it', function() end) end)
+        it('beside', function() error('runs') end)
+    end";
+    assert_eq!(
+        words(&test(focused, |_| {})),
+        [
+            "Some/chosen 1 passed",
+            "Some/chosen 2 passed",
+            "Some/block/in it passed",
+            "Some/beside skipped"
+        ]
+    );
+}
+
 #[test]
 fn blocks_without_a_chosen_test_run_no_hooks_and_report_nothing() {
     let report = test(

@@ -256,3 +256,26 @@ fn what_is_not_there_of_jest_is_named() {
         assert!(problem(&report, at).contains(what), "{report:?}");
     }
 }
+
+/// The place was one in code of the machine's own.
+#[test]
+fn a_test_without_a_function_is_told_with_its_own_line() {
+    let report = test(
+        "return function()
+            describe('a', function() it('x') end)
+            describe('b', function() it('x', 5) end)
+            describe('c', function() beforeEach() end)
+        end",
+        |_| {},
+    );
+    for (at, what) in [
+        ":2: it \"x\" has no function; one that is still to be written is it.todo",
+        ":3: Argument 2 of it must be a function, and not a number",
+        ":4: Argument 1 missing or nil in beforeEach: a function is expected",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(problem(&report, at).contains(what), "{report:?}");
+    }
+}

@@ -279,3 +279,30 @@ fn a_test_without_a_function_is_told_with_its_own_line() {
         assert!(problem(&report, at).contains(what), "{report:?}");
     }
 }
+
+/// A part of a number was "error converting Lua number to i64", and 0 and -1 joined.
+#[test]
+fn ids_that_no_player_or_product_has_are_refused_by_name() {
+    let report = test(
+        "return function()
+            it('part', function() simulate.join(1.5) end)
+            it('none', function() simulate.join(0) end)
+            it('negative', function() simulate.join(-1) end)
+            it('product', function() simulate.join(7) simulate.buy(7, 3.5) end)
+            it('text', function() simulate.leave('x') end)
+        end",
+        |_| {},
+    );
+    for (at, what) in [
+        ":2: simulate.join: a user id is a whole number from 1 on, and not 1.5",
+        ":3: simulate.join: a user id is a whole number from 1 on, and not 0",
+        ":4: simulate.join: a user id is a whole number from 1 on, and not -1",
+        ":5: simulate.buy: a product id is a whole number from 1 on, and not 3.5",
+        ":6: Argument 1 of simulate.leave must be a number, and not a string",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(problem(&report, at).contains(what), "{report:?}");
+    }
+}

@@ -163,6 +163,22 @@ fn a_test_answers_in_the_networks_place() {
 }
 
 #[test]
+fn an_answer_without_a_message_has_that_of_its_status() {
+    let report = test(
+        "return function()
+            it('is not found', function()
+                local Http = game:GetService('HttpService')
+                simulate.http(function() return { StatusCode = 404 } end)
+                expect(function() Http:GetAsync('https://a.example') end).to.throw('HTTP 404 (Not Found)')
+                expect(Http:RequestAsync({ Url = 'https://a.example' }).StatusMessage).to.equal('Not Found')
+            end)
+        end",
+        |_| {},
+    );
+    assert_eq!(words(&report), ["Some/is not found passed"]);
+}
+
+#[test]
 fn the_tests_of_a_whole_game_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/games/services");
     let tree = Arc::new(Tree::read(&folder).expect("a tree"));

@@ -274,3 +274,15 @@ fn requests_beyond_the_budget_wait_and_then_fail() {
     );
     ran.succeeded();
 }
+
+/// "Argument 1 of UpdateAsync must be a number", which was the key.
+#[test]
+fn what_a_function_returns_to_an_ordered_store_is_named_as_that() {
+    check(
+        "local store = game:GetService('DataStoreService'):GetOrderedDataStore('Some')
+        local ok, problem = pcall(store.UpdateAsync, store, 'k', function() return 'text' end)
+        assert(not ok and problem:find('its function returned a string', 1, true), problem)
+        assert(store:UpdateAsync('k', function() return nil end) == nil)
+        assert(store:UpdateAsync('k', function() return 5 end) == 5)",
+    );
+}

@@ -56,8 +56,9 @@ pub(crate) struct Run {
     /// Whether time passes as it does, or at once whenever nothing else is to be done
     #[arg(long, value_enum, default_value_t = TimeArg::Real)]
     time: TimeArg,
-    /// In virtual time, what decides everything that is random: the same seed gives the same run.
-    /// On a store that stays, identifiers differ from run to run
+    /// In virtual time, what decides everything that is random: in memory the same seed gives the
+    /// same run. On a file or a database, identifiers differ from run to run, and calls of
+    /// different players may end in another order
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// End the game after so long: 600 (seconds), 90s, 1.5m, 2h

@@ -120,7 +120,8 @@ impl GameBuilder {
 
     /// In virtual time, what decides everything that is random. 0. Identifiers of a run on a store
     /// of the caller's are an exception: they differ from run to run, since the store may hold
-    /// those of earlier ones.
+    /// those of earlier ones. Where real threads answer that store's calls, as those of a file or a
+    /// database, calls may also end in another order.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;

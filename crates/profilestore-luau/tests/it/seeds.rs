@@ -42,7 +42,7 @@ fn runs_on_one_store_with_the_same_seed_lose_no_writes() {
     assert_eq!(jobs.len(), 5, "identifiers differ from run to run");
     assert!(
         jobs.iter().all(|(_, chance)| *chance == jobs[0].1),
-        "the seed decides everything else: {jobs:?}"
+        "the seed decides the random numbers: {jobs:?}"
     );
 }
 

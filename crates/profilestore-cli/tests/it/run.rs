@@ -60,6 +60,12 @@ fn a_game_runs_in_virtual_time_and_the_same_seed_gives_the_same_run() {
     assert_eq!((&lines[0]["kind"], &lines[0]["server"]), (&"print".into(), &1.into()));
 }
 
+/// It was a syntax error.
+#[test]
+fn a_script_may_begin_with_a_byte_order_mark() {
+    assert_eq!(with_game("\u{feff}print(1)").ok(&["run", "game.luau"]), "1\n");
+}
+
 /// It ended without a word, also when no script had done anything.
 #[test]
 fn a_game_that_prints_nothing_says_that_it_was_played() {

@@ -269,8 +269,15 @@ fn chunk_name(name: String) -> String {
     if name.starts_with(crate::vm::OWN_CODE) { format!("./{name}") } else { name }
 }
 
+/// What some editors write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A text, without its byte order mark.
 fn read_text(file: &Path) -> Result<String, TreeError> {
-    let bytes = fs::read(file).map_err(|error| TreeError::unreadable(file, &error))?;
+    let mut bytes = fs::read(file).map_err(|error| TreeError::unreadable(file, &error))?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
     String::from_utf8(bytes).map_err(|_| TreeError::new(file, "is not UTF-8 text"))
 }
 

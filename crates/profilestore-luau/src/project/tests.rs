@@ -415,6 +415,18 @@ fn tests_of_installed_packages_are_not_the_games() {
     assert_eq!(tree.specs(), [shown(&folder.path().join("src/A.spec.luau"))]);
 }
 
+/// A script with one was a syntax error, and a project file no JSON.
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let game = format!("\u{feff}{GAME}");
+    let folder = folder(&[
+        ("default.project.json", game.as_str()),
+        ("src/A.server.luau", "\u{feff}print(1)"),
+    ]);
+    let tree = Tree::read(folder.path()).expect("a tree");
+    assert_eq!(tree.sources[&shown(&folder.path().join("src/A.server.luau"))], "print(1)");
+}
+
 #[test]
 fn paths_are_shown_clean() {
     for (path, clean) in

@@ -192,6 +192,9 @@ impl Reader {
         .to_owned();
         let node = node.get_or_insert_with(Node::default);
         name.clone_into(&mut node.name);
+        if !(described.properties.is_empty() && described.attributes.is_empty()) {
+            node.described = Some(format!("{}: {at}", shown(file)));
+        }
         node.properties.extend(described.properties);
         node.attributes.extend(described.attributes);
         for (child, described) in described.children {

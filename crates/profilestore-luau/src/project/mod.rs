@@ -75,6 +75,8 @@ pub(crate) struct Node {
     pub(crate) children: Vec<Node>,
     /// Where it comes from: a folder, or a file without its ending.
     pub(crate) path: Option<String>,
+    /// The project file that says what it has, and where in its tree.
+    pub(crate) described: Option<String>,
     /// What its text is found by in [`Tree::sources`].
     pub(crate) source: Option<String>,
     /// What properties of other instances name it by, when one does.

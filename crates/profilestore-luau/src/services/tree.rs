@@ -37,6 +37,7 @@ fn table_of(lua: &Lua, node: &Node) -> mlua::Result<Table> {
     table.set("class", node.class.as_str())?;
     table.set("path", node.path.as_deref())?;
     table.set("source", node.source.as_deref())?;
+    table.set("described", node.described.as_deref())?;
     table.set("referent", node.referent.as_deref())?;
     table.set("properties", values(lua, &node.properties)?)?;
     table.set("attributes", values(lua, &node.attributes)?)?;

@@ -348,3 +348,42 @@ fn properties_that_cannot_be_read_are_named_and_left() {
     assert!(warnings[0].contains("the property Nothing of Vector3Value \"B\""), "{warnings:?}");
     ran.succeeded();
 }
+
+/// `"CFrame": [1, 2, 3]` became a place, and what was missing of other values became 0.
+#[test]
+fn values_of_the_wrong_form_are_named_by_their_place_in_the_project_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let project = r#"{ "tree": { "$className": "DataModel", "Workspace": {
+        "A": { "$className": "Part", "$properties": { "CFrame": [1, 2, 3], "Size": [1, 2, 3] } },
+        "B": { "$className": "Part", "$properties": { "Color": { "Color3": [2, 3] } } },
+        "C": { "$className": "Folder", "$attributes": { "V": { "Vector3": [1] } } },
+        "D": { "$className": "Folder", "$attributes": { "F": { "Frob": 1 } } },
+        "E": { "$className": "Folder", "$attributes": { "B": { "Bool": 1 }, "N": { "Int32": 7 } } },
+        "F": { "$className": "CFrameValue", "$properties": { "Value": { "CFrame": {
+            "position": [1, 2, 3], "orientation": [[1, 0, 0], [0, 1, 0], [0, 0, 1]] } } } } },
+        "ServerScriptService": { "$path": "src" } } }"#;
+    fs::create_dir(folder.path().join("src")).expect("a folder");
+    let script = "print(workspace.A.Size, workspace.F.Value, workspace.E:GetAttribute('N'),
+        workspace.C:GetAttribute('V'))";
+    fs::write(folder.path().join("src/A.server.luau"), script).expect("a file");
+    fs::write(folder.path().join("default.project.json"), project).expect("a file");
+    let tree = Arc::new(Tree::read(folder.path()).expect("a tree"));
+    let ran = play(tree, |game| game);
+    let warnings = ran.recorder.texts(Line::Warn);
+    for (warning, wanted) in warnings.iter().zip([
+        "tree.Workspace.A: the property CFrame of Part \"A\" is left as it is: \
+         a CFrame is made of 12 numbers, and not of 3",
+        "tree.Workspace.B: the property Color of Part \"B\" is left as it is: \
+         a Color3 is made of 3 numbers, and not of 2",
+        "tree.Workspace.C: the attribute V of Folder \"C\" is left as it is: \
+         a Vector3 is made of 3 numbers, and not of 1",
+        "tree.Workspace.D: the attribute F of Folder \"D\" is left as it is: \
+         there is no kind Frob of values",
+        "tree.Workspace.E: the attribute B of Folder \"E\" is left as it is: \
+         a value of the kind Bool is a boolean, and not a number",
+    ]) {
+        assert!(warning.ends_with(&format!("default.project.json: {wanted}")), "{warning}");
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+    assert_eq!(ran.succeeded(), ["1, 2, 3 1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1 7 nil"]);
+}

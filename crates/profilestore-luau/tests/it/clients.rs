@@ -109,6 +109,22 @@ fn every_player_has_a_client_on_each_server_and_it_may_leave() {
     assert_eq!(printed[4..], ["client of Player1", "leaves Player1"]);
 }
 
+/// It went on.
+#[test]
+fn a_client_that_leaves_ends_its_script_there() {
+    let client = "
+        task.spawn(function() task.wait(3) print('a thread of its own goes on') end)
+        if player.UserId == 1 then task.wait(1) end
+        print('leaves', player)
+        pcall(client.leave)
+        print('after')
+        task.wait(1)
+        print('later')";
+    let printed = play("", client, "1-2:join@1s").succeeded();
+    let own = "a thread of its own goes on";
+    assert_eq!(printed, ["leaves Player2", "leaves Player1", own, own]);
+}
+
 #[test]
 fn what_is_wrong_with_a_client_is_said() {
     let server = format!(

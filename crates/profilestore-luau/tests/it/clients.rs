@@ -125,6 +125,36 @@ fn a_client_that_leaves_ends_its_script_there() {
     assert_eq!(printed, ["leaves Player2", "leaves Player1", own, own]);
 }
 
+/// It arrived.
+#[test]
+fn what_an_unreliable_event_does_not_carry_is_dropped_with_a_warning() {
+    let server = format!(
+        "{REMOTES}
+        local Loose = new('UnreliableRemoteEvent', 'Loose')
+        Loose.OnServerEvent:Connect(function(player, text) print('server', #text) end)
+        Buy.OnServerEvent:Connect(function(player, text)
+            print('server', #text)
+            for _, length in {{ 900, 1001 }} do
+                Loose:FireClient(player, {{ text = string.rep('x', length) }})
+                Loose:FireAllClients(string.rep('x', length))
+            end
+        end)"
+    );
+    let client = "
+        local Shared = game:GetService('ReplicatedStorage')
+        client.event(Shared.Loose):Connect(function(what) print('client', type(what)) end)
+        client.fire(Shared.Loose, string.rep('x', 1000))
+        client.fire(Shared.Loose, string.rep('x', 1001))
+        task.wait(1)
+        client.fire(Shared.Buy, string.rep('x', 5000))";
+    let ran = play(&server, client, "7:join@1s");
+    let warnings = ran.recorder.texts(Line::Warn);
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    let wanted = "Loose: 1001 bytes are dropped, an UnreliableRemoteEvent carries 1000 at most";
+    assert!(warnings[0].ends_with(wanted), "{warnings:?}");
+    assert_eq!(ran.succeeded(), ["server 1000", "server 5000", "client table", "client string"]);
+}
+
 #[test]
 fn what_is_wrong_with_a_client_is_said() {
     let server = format!(

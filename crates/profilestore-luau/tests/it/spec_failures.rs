@@ -77,6 +77,47 @@ fn unequal_tables_are_told_by_the_places_where_they_differ() {
     assert!(!format!("{report:?}").contains("0x"), "{report:?}");
 }
 
+/// A test that compared tables of a thousand keys some thousand times was stopped: each comparison
+/// made the text of a failure.
+#[test]
+fn what_holds_is_not_shown() {
+    let report = test(
+        r#"return function()
+            local shown = 0
+            local function value(n)
+                return setmetatable({ n }, { __tostring = function()
+                    shown += 1
+                    return `value {n}`
+                end })
+            end
+            it("holds", function()
+                local one = value(1)
+                expect(one).to.equal(one)
+                expect(one).toBe(one)
+                expect(one).toEqual(value(1))
+                expect(one).never.toBe(value(1))
+                expect(one).never.toEqual(value(2))
+                assert(shown == 0, `shown {shown} times`)
+            end)
+            it("one", function() expect(value(1)).toBe(value(1)) end)
+            it("equal", function() expect(value(1)).never.toEqual(value(1)) end)
+            it("mixed", function()
+                local got = { 2, 1, b = 1, a = 1, [0.5] = 1, [true] = 1 }
+                expect(got).toBe(nil)
+            end)
+        end"#,
+        |_| {},
+    );
+    for (at, said) in [
+        (1, "expected value 1 to equal value 1: they are two tables, and toEqual compares"),
+        (2, "expected value 1 not to equal value 1\n"),
+        (3, "expected { [0.5] = 1, 2, 1, a = 1, b = 1, [true] = 1 } to equal nil\n"),
+    ] {
+        assert!(problem(&report, at).contains(said), "{}", problem(&report, at));
+    }
+    assert_eq!(report.failures().count(), 3, "{report:?}");
+}
+
 #[test]
 fn a_thrown_table_is_told_by_its_content() {
     let report = test(

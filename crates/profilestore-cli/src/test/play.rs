@@ -210,11 +210,16 @@ impl Inner {
     }
 }
 
+/// What goes wrong around the tests of a block. Those that were to run are in the report besides.
+const AROUND: [&str; 3] = ["(its description)", "(beforeAll)", "(afterAll)"];
+
 /// Whether a test was found that was to run. What goes wrong with a file as a whole has no block
-/// around it; a description that fails hides the tests of its block.
+/// around it; a description that fails hides the tests of its block, and the functions around it
+/// run for them.
 pub(super) fn has_tests(report: &SpecReport) -> bool {
     report.results.iter().any(|result| {
-        result.path.len() > 1 && result.path.last().is_none_or(|name| name != "(its description)")
+        result.path.len() > 1
+            && result.path.last().is_none_or(|name| !AROUND.contains(&name.as_str()))
     })
 }
 

@@ -86,6 +86,8 @@ pub(super) struct Replay {
     pub(super) whole: String,
     /// Whether the test failed with each seed that was tried after the first one, too.
     pub(super) always: bool,
+    /// Whether the test failed when it was run again, or was not run again because it takes long.
+    pub(super) fails_again: bool,
 }
 
 impl Replay {
@@ -99,7 +101,8 @@ impl Replay {
         let first = tested.report.failures().next()?;
         let command = again(test, tested, &whole);
         if took(&tested.report) > LONG {
-            return Some(Self { shortest: command.clone(), whole: command, always: false });
+            let shortest = command.clone();
+            return Some(Self { shortest, whole: command, always: false, fails_again: true });
         }
         let (name, problem) = (name_of(first), said(first));
         let mut search = Search { tree, test, tested, name, problem, spent: Duration::ZERO };
@@ -108,8 +111,11 @@ impl Replay {
         if always && search.name == THE_FILE {
             return None;
         }
-        let shortest = search.shortest(whole, &passing);
-        Some(Self { shortest: again(test, tested, &shortest), whole: command, always })
+        let shortest = search.shortest(whole.clone(), &passing);
+        // What is shorter has failed again.
+        let fails_again = shortest != whole || search.comes_again(&whole);
+        let shortest = again(test, tested, &shortest);
+        Some(Self { shortest, whole: command, always, fails_again })
     }
 }
 
@@ -139,6 +145,14 @@ impl Search<'_> {
         self.run(under, seed).is_some_and(|report| {
             let mut failures = report.failures();
             failures.any(|failed| name_of(failed) == self.name && said(failed) == self.problem)
+        })
+    }
+
+    /// Whether the test fails again with its seed, however: what it says may hold an address.
+    fn comes_again(&mut self, under: &Conditions) -> bool {
+        self.run(under, self.tested.seed).is_some_and(|report| {
+            let mut failures = report.failures();
+            failures.any(|failed| name_of(failed) == self.name)
         })
     }
 

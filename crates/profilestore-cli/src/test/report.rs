@@ -3,7 +3,7 @@
 use profilestore_luau::{Line, Outcome, SpecResult};
 use serde_json::json;
 
-use super::{Test, play::Tested};
+use super::{Test, play::Tested, replay::Replay};
 use crate::output::{Failure, count, json_line, out, text as line};
 
 /// A test's name, with those of the blocks around it.
@@ -39,7 +39,11 @@ pub(super) fn text(test: &Test, results: &[Tested]) -> Result<(), Failure> {
         if let Some(replay) = &tested.replay {
             let number = tested.seed.wrapping_sub(test.seed).saturating_add(1);
             let place = format!("seed {} ({number} of {})", tested.seed, test.seeds);
-            let next = if replay.always { ", and with those after it" } else { "" };
+            let next = match replay {
+                Replay { fails_again: false, .. } => ", but did not when it was run once more",
+                Replay { always: true, .. } => ", and with those after it",
+                _ => "",
+            };
             line(&mut out, format_args!("  fails with {place}{next}; again:"))?;
             line(&mut out, format_args!("    {}", replay.shortest))?;
         }

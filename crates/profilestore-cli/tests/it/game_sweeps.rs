@@ -1,6 +1,10 @@
 //! Sweeps of seeds over the tests of games, and the commands that they print.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+};
 
 use serde_json::json;
 
@@ -239,4 +243,35 @@ fn a_file_with_a_chosen_test_fails_with_the_seed_with_which_it_cannot_be_loaded(
     assert_eq!(again[..4], ["test", ".", "--only", "src/Luck.spec.luau"], "{ran:?}");
     let still = place.run(&again);
     assert!(still.code == 1 && still.stdout.contains("no luck"), "{still:?}");
+}
+
+/// The command of a failure that came only once was printed as one that makes it fail again.
+#[test]
+fn a_sweep_says_when_a_test_does_not_fail_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // No later run reaches it.
+        drop(listener);
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").unwrap();
+    });
+    let spec = "return function()
+        local Http = game:GetService('HttpService')
+        it('asks', function()
+            assert(not pcall(Http.GetAsync, Http, 'http://HOST'), 'an answer')
+        end)
+    end"
+    .replace("HOST", &address);
+    let place = project(&[("src/Net.spec.luau", spec.as_str())]);
+    let ran = place.run(&["test", ".", "--seeds", "2", "--allow-http", &address]);
+    served.join().unwrap();
+    let said = "fails with seed 0 (1 of 2), but did not when it was run once more; again:";
+    assert!(ran.code == 1 && ran.stdout.contains(said), "{ran:?}");
+    assert!(again(&ran).contains("--only src/Net.spec.luau"), "{ran:?}");
 }

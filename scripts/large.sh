@@ -163,6 +163,6 @@ if [ -n "$file" ]; then
   measured backup 0 "backup --verify" backup --verify copy.db
   measured backup 0 "restore" restore copy.db --store sqlite:restored.db
   for made in "$file" copy.db all.jsonl.zst; do
-    [ ! -e "$made" ] || ls -l "$made" | awk '{ printf "%s: %d MB\n", $9, $5 / 1048576 }'
+    [ ! -e "$made" ] || ls -l "$made" | awk '{ sub(/.*\//, "", $9); printf "%s: %d MB\n", $9, $5 / 1048576 }'
   done
 fi

@@ -286,6 +286,8 @@ PARSERS = {
     "trace-postgres": trace,
     "sqlite-in-order": sqlite,
     "crash-jemalloc": crash,
+    "crash-shared": crash,
+    "crash-shared-jemalloc": crash,
     "live": live,
     "million": live,
     "calm-1": calm,

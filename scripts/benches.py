@@ -20,9 +20,9 @@ With --against, an earlier commit is checked out and built in the target folder,
 pair: the earlier program, then this one. They are kept in docs/benchmarks/against.jsonl, and their
 table has both and the ratio of each pair.
 
-Needs Python 3.11; `instructions` needs valgrind, `crash-jemalloc` jemalloc, `served-wrk` wrk,
-`served-node` Node and the SDK for TypeScript built, `postgres`, `trace-postgres`, `messengers` and
-`processes` PostgreSQL and nats-server.
+Needs Python 3.11; `instructions` needs valgrind, `crash-jemalloc` and `crash-shared-jemalloc`
+jemalloc, `served-wrk` wrk, `served-node` Node and the SDK for TypeScript built, `postgres`,
+`trace-postgres`, `messengers` and `processes` PostgreSQL and nats-server.
 """
 
 import argparse
@@ -114,6 +114,21 @@ GROUPS = {
         ["crash", "100000"],
         300,
         "play lost, 100,000 sessions, with jemalloc",
+        environment={"LD_PRELOAD": "libjemalloc.so.2"},
+    ),
+    "crash-shared": Group(
+        LIBRARY,
+        "many",
+        ["crash-shared", "100000"],
+        300,
+        "play lost, 100,000 sessions, seldom changed parts behind Arc",
+    ),
+    "crash-shared-jemalloc": Group(
+        LIBRARY,
+        "many",
+        ["crash-shared", "100000"],
+        300,
+        "play lost, 100,000 sessions, seldom changed parts behind Arc, with jemalloc",
         environment={"LD_PRELOAD": "libjemalloc.so.2"},
     ),
     "edit-all": Group(LIBRARY, "edit_all", [], 300, "one edit for 100,000 profiles"),
@@ -416,7 +431,7 @@ def main() -> int:
     if given.list:
         for name, group in GROUPS.items():
             named = "only when it is named, " if group.only_named else ""
-            print(f"{name:<14} {group.about} ({named}at most {group.limit} s a run)")
+            print(f"{name:<21} {group.about} ({named}at most {group.limit} s a run)")
             print(f"    {group.command()}")
         return 0
     if not (given.page or given.check):

@@ -90,7 +90,7 @@ async fn saves() -> Outcome {
     for sessions in [1, 32, 256] {
         let file =
             SqliteStore::open(folder.path().join(format!("{sessions}.db")), Default::default())?;
-        let (server, players) = server_on(&file, "bench").await?;
+        let (server, players) = server_on(&file, "bench", player()).await?;
         let until = Instant::now() + Duration::from_secs(5);
         let tasks: Vec<_> = (0..sessions)
             .map(|i| {
@@ -205,7 +205,7 @@ fn write_of(key: &ProfileKey, epoch: u64, version: u64, value: bytes::Bytes) -> 
 /// says how long that took.
 async fn other_process(path: &Path) -> Outcome {
     let file = SqliteStore::open(path, Default::default())?;
-    let (server, players) = server_on(&file, "b").await?;
+    let (server, players) = server_on(&file, "b", player()).await?;
     for line in std::io::stdin().lines() {
         line?;
         let began = Instant::now();
@@ -221,7 +221,7 @@ async fn hand_over_between_processes() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("p.db");
     let file = SqliteStore::open(&path, Default::default())?;
-    let (server, players) = server_on(&file, "a").await?;
+    let (server, players) = server_on(&file, "a", player()).await?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(["child", path.to_str().ok_or("a path that is no UTF-8")?])
         .stdin(Stdio::piped())
@@ -319,7 +319,7 @@ async fn memory_per_session() -> Outcome {
     const SESSIONS: usize = 20_000;
     let folder = tempfile::tempdir()?;
     let file = SqliteStore::open(folder.path().join("p.db"), Default::default())?;
-    let (server, players) = server_on(&file, "bench").await?;
+    let (server, players) = server_on(&file, "bench", player()).await?;
     // So many that pools and buffers are there and SQLite's page cache, which is bounded, is full.
     // They stay open.
     let warm = open_all(&players, "warm", 2 * SESSIONS).await?;

@@ -4,7 +4,7 @@
 use std::{fs, time::Duration};
 
 use profilestore::{
-    GameServer, Profile, ProfileStore,
+    GameServer, Profile, ProfileData, ProfileStore,
     data_store::{SqliteMessenger, SqliteStore},
 };
 use serde::{Deserialize, Serialize};
@@ -36,16 +36,17 @@ pub(crate) fn player() -> Player {
     Player { coins: 0, name: "a player".into(), items: (0..68).map(item).collect() }
 }
 
-pub(crate) async fn server_on(
+pub(crate) async fn server_on<T: ProfileData>(
     file: &SqliteStore,
     job: &str,
-) -> Outcome<(GameServer, ProfileStore<Player>)> {
+    template: T,
+) -> Outcome<(GameServer, ProfileStore<T>)> {
     let server = GameServer::builder(file.clone())
         .messenger(SqliteMessenger::new(file))
         .job_id(job)
         .start()
         .await?;
-    let players = server.store_builder("PlayerData").template(player()).build()?;
+    let players = server.store_builder("PlayerData").template(template).build()?;
     Ok((server, players))
 }
 
@@ -58,11 +59,11 @@ pub(crate) fn resident_bytes() -> Outcome<f64> {
 }
 
 /// Opens `prefix0`, `prefix1` and so on, 256 at a time.
-pub(crate) async fn open_all(
-    players: &ProfileStore<Player>,
+pub(crate) async fn open_all<T: ProfileData>(
+    players: &ProfileStore<T>,
     prefix: &str,
     count: usize,
-) -> Outcome<Vec<Profile<Player>>> {
+) -> Outcome<Vec<Profile<T>>> {
     let mut profiles = Vec::with_capacity(count);
     let names: Vec<String> = (0..count).map(|i| format!("{prefix}{i}")).collect();
     for chunk in names.chunks(256) {

@@ -7,13 +7,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use profilestore::{
-    GameServer,
-    data_store::{SqliteMessenger, SqliteStore},
-};
+use profilestore::data_store::SqliteStore;
 
 use crate::{
     common::{Outcome, open_all, percentiles, player, server_on},
+    players::WithCoins,
     process_cpu,
 };
 
@@ -25,10 +23,10 @@ fn wall_ms() -> Outcome<u64> {
 
 /// Sessions that change every second, each at its own moment, until this process is killed. A
 /// profile's coins are the time of its last change.
-pub(super) async fn play(file: &Path, sessions: usize) -> Outcome {
+pub(super) async fn play<T: WithCoins>(file: &Path, sessions: usize) -> Outcome {
     const STEPS: usize = 50;
     let file = SqliteStore::open(file, Default::default())?;
-    let (server, players) = server_on(&file, "game").await?;
+    let (server, players) = server_on(&file, "game", T::template()).await?;
     let profiles = open_all(&players, "p", sessions).await?;
     server
         .change_settings(|settings| settings.save_changes_within = Some(Duration::from_secs(1)))?;
@@ -38,18 +36,28 @@ pub(super) async fn play(file: &Path, sessions: usize) -> Outcome {
         tick.tick().await;
         let now = wall_ms()?;
         for profile in profiles.iter().skip(step).step_by(STEPS) {
-            profile.update(|data| data.coins = now)?;
+            profile.update(|data| data.set_coins(now))?;
         }
     }
     Ok(())
 }
 
-pub(super) async fn run(sessions: usize) -> Outcome {
+pub(super) async fn run<T: WithCoins>(sessions: usize) -> Outcome {
+    assert_eq!(
+        serde_json::to_string(&T::template())?,
+        serde_json::to_string(&player())?,
+        "what is saved is the same, whatever the type"
+    );
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("p.db");
     drop(SqliteStore::open(&path, Default::default())?);
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["child", path.to_str().ok_or("a path that is no UTF-8")?, &sessions.to_string()])
+        .args([
+            "child",
+            T::MODE,
+            path.to_str().ok_or("a path that is no UTF-8")?,
+            &sessions.to_string(),
+        ])
         .stdout(Stdio::piped())
         .spawn()?;
     let ready = BufReader::new(child.stdout.take().ok_or("no pipe")?)
@@ -68,25 +76,21 @@ pub(super) async fn run(sessions: usize) -> Outcome {
     child.wait()?;
 
     let file = SqliteStore::open(&path, Default::default())?;
-    let server = GameServer::builder(file.clone())
-        .messenger(SqliteMessenger::new(&file))
-        .job_id("audit")
-        .start()
-        .await?;
-    let players = server.store_builder("PlayerData").template(player()).build()?;
+    let (server, players) = server_on(&file, "audit", T::template()).await?;
     let (mut lost, mut saves) = (Vec::with_capacity(sessions), 0);
     for i in 0..sessions {
         let read = players.get(&format!("p{i}")).await?.ok_or("a profile is gone")?;
         saves += read.key_info().map_or(0, |info| info.number - 1);
         // What was never saved has lost all of it.
-        lost.push(Duration::from_millis(killed.saturating_sub(read.data.coins.max(began))));
+        lost.push(Duration::from_millis(killed.saturating_sub(read.data.coins().max(began))));
     }
     let (p50, p99) = percentiles(&mut lost);
     let most = lost.last().map_or(0.0, Duration::as_secs_f64);
     println!(
-        "\nSIGKILL with {sessions} sessions that change every second, changes saved within 1 s\n  \
-            play lost p50 {:.2} s, p99 {:.2} s, most {most:.2} s; {:.0} saves a second; CPU \
-            {cpu:.2} cores",
+        "\nSIGKILL with {sessions} sessions that change every second, changes saved within \
+            1 s{}\n  play lost p50 {:.2} s, p99 {:.2} s, most {most:.2} s; {:.0} saves a second; \
+            CPU {cpu:.2} cores",
+        T::ABOUT,
         p50 / 1000.0,
         p99 / 1000.0,
         saves as f64 / PLAY.as_secs_f64()

@@ -13,7 +13,7 @@ use crate::{
 pub(super) async fn run(sessions: usize) -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = SqliteStore::open(folder.path().join("p.db"), Default::default())?;
-    live_on(sessions, async |job| server_on(&file, job).await).await
+    live_on(sessions, async |job| server_on(&file, job, player()).await).await
 }
 
 #[cfg(feature = "postgres")]

@@ -2,9 +2,11 @@
 //! what a crash loses when changes are saved within a second.
 //!
 //! `cargo bench -p profilestore --bench many -- live [SESSIONS]`,
-//! `cargo bench -p profilestore --bench many -- crash [SESSIONS]`;
-//! `cargo bench -p profilestore --bench many -- calm [SESSIONS] [KILOBYTES]`: a million unless said,
-//! of which few change, with data of 4 KB, or of another size;
+//! `cargo bench -p profilestore --bench many -- crash [SESSIONS]`,
+//! `cargo bench -p profilestore --bench many -- crash-shared [SESSIONS]`: the same data, with
+//! what seldom changes behind an `Arc`;
+//! `cargo bench -p profilestore --bench many -- calm [SESSIONS] [KILOBYTES]`: a million unless
+//! said, of which few change, with data of 4 KB, or of another size;
 //! `cargo bench -p profilestore --bench many -- overload [SESSIONS] [MINUTES]`: a store that takes
 //! 100 saves a second; `scripts/servers.sh cargo bench -p profilestore --features postgres --bench
 //! many -- live-postgres [SESSIONS]`
@@ -16,6 +18,7 @@ mod calm;
 mod crash;
 mod live;
 mod overload;
+mod players;
 
 use std::{
     fs,
@@ -29,6 +32,7 @@ use profilestore::{Profile, ProfileStore};
 mod common;
 
 use common::{Outcome, Player};
+use players::SharedPlayer;
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -38,8 +42,8 @@ fn main() -> Outcome {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => {
             runtime.block_on(live::run(100_000))?;
-            runtime.block_on(crash::run(10_000))?;
-            runtime.block_on(crash::run(100_000))
+            runtime.block_on(crash::run::<Player>(10_000))?;
+            runtime.block_on(crash::run::<Player>(100_000))
         }
         ["live"] => runtime.block_on(live::run(100_000)),
         ["live", _] => runtime.block_on(live::run(count(&args[1])?)),
@@ -50,14 +54,21 @@ fn main() -> Outcome {
         ["calm"] => runtime.block_on(calm::run(1_000_000, 4)),
         ["calm", _] => runtime.block_on(calm::run(count(&args[1])?, 4)),
         ["calm", _, _] => runtime.block_on(calm::run(count(&args[1])?, count(&args[2])?)),
-        ["crash"] => runtime.block_on(crash::run(10_000)),
-        ["crash", _] => runtime.block_on(crash::run(count(&args[1])?)),
+        ["crash"] => runtime.block_on(crash::run::<Player>(10_000)),
+        ["crash", _] => runtime.block_on(crash::run::<Player>(count(&args[1])?)),
+        ["crash-shared"] => runtime.block_on(crash::run::<SharedPlayer>(10_000)),
+        ["crash-shared", _] => runtime.block_on(crash::run::<SharedPlayer>(count(&args[1])?)),
         ["overload"] => runtime.block_on(overload::run(100_000, 3)),
         ["overload", _] => runtime.block_on(overload::run(count(&args[1])?, 3)),
         ["overload", _, _] => runtime.block_on(overload::run(count(&args[1])?, count(&args[2])?)),
-        ["child", file, _] => runtime.block_on(crash::play(Path::new(file), count(&args[2])?)),
-        _ => Err("usage: many [live|live-postgres|crash] [SESSIONS], many calm [SESSIONS] \
-            [KILOBYTES], many overload [SESSIONS] [MINUTES]; live-postgres needs \
+        ["child", "crash", file, _] => {
+            runtime.block_on(crash::play::<Player>(Path::new(file), count(&args[3])?))
+        }
+        ["child", "crash-shared", file, _] => {
+            runtime.block_on(crash::play::<SharedPlayer>(Path::new(file), count(&args[3])?))
+        }
+        _ => Err("usage: many [live|live-postgres|crash|crash-shared] [SESSIONS], many calm \
+            [SESSIONS] [KILOBYTES], many overload [SESSIONS] [MINUTES]; live-postgres needs \
             --features postgres"
             .into()),
     }

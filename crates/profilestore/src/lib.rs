@@ -227,6 +227,8 @@ mod pages {
     struct Errors;
     #[doc = include_str!("../../../docs/outages.md")]
     struct Outages;
+    #[doc = include_str!("../../../docs/cost.md")]
+    struct Cost;
     #[doc = include_str!("../../../docs/migrations.md")]
     struct Migrations;
     #[doc = include_str!("../../../docs/testing-rust.md")]

@@ -114,6 +114,9 @@ impl<T: ProfileData> Profile<T> {
     /// but other edits of the same profile, and is saved by the next save. If `edit` panics the
     /// data stays as it was and the panic goes on. Specification: assigning to `Data`.
     ///
+    /// The copy is cheap when what is large and seldom changes stands behind an [`Arc`] and is
+    /// changed with [`Arc::make_mut`].
+    ///
     /// # Errors
     ///
     /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed.

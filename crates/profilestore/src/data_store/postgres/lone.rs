@@ -27,11 +27,13 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
 use super::{
     Inner,
     connect::{Alone, Step},
     pool::Lease,
+    queue::Reply,
     schema::SEALED,
     state::{HEAD_COLUMNS, Head, Value, corrupt, get, head_columns, own_columns, server_columns},
     trouble::Trouble,
@@ -182,13 +184,12 @@ struct Save<'c> {
     commit: &'c Commit,
     key: &'c ProfileKey,
     value: &'c Bytes,
-    sql: &'static str,
     step: Step<'c>,
 }
 
-/// What became of a lone save.
+/// What became of a commit by one statement.
 pub(super) enum Saved {
-    Applied(Box<CommitReply>),
+    Applied(Box<Reply>),
     /// Nothing was applied: the rules are to judge the commit.
     NotPlain,
     /// Nothing was applied, and all its time is over.
@@ -199,36 +200,50 @@ pub(super) enum Saved {
     Unknown(String),
 }
 
+/// Sends a statement that is a transaction of its own. None: there is no connection for it.
+pub(super) async fn sent(lease: &mut Lease, step: &Step<'_>) -> Option<Alone> {
+    let answer = lease.connection().await.ok()?.alone(step).await;
+    match &answer {
+        Alone::Lost(_) | Alone::Unknown(_) => lease.discard(),
+        Alone::Not(trouble) if trouble.is_disconnected() => lease.discard(),
+        Alone::Committed(_) | Alone::Nothing | Alone::Not(_) => lease.rest(),
+    }
+    Some(answer)
+}
+
+/// What its answer means. `unknown` is set if the engine does not know the statement.
+pub(super) fn settled(
+    answer: Alone,
+    unknown: &AtomicBool,
+    reply: impl FnOnce(&Row) -> Result<Reply, StoreError>,
+) -> Saved {
+    match answer {
+        Alone::Committed(row) => match reply(&row) {
+            Ok(reply) => Saved::Applied(Box::new(reply)),
+            Err(err) => Saved::Lost(err.to_string()),
+        },
+        Alone::Nothing => Saved::NotPlain,
+        Alone::Not(trouble) => {
+            if trouble.is_of_another_dialect() {
+                unknown.store(true, Relaxed);
+            }
+            tracing::debug!(?trouble, "a commit by one statement is judged by the rules");
+            if trouble.is_time_limit() { Saved::TooLate(trouble) } else { Saved::NotPlain }
+        }
+        Alone::Lost(reason) => Saved::Lost(reason),
+        Alone::Unknown(reason) => Saved::Unknown(reason),
+    }
+}
+
 impl Inner {
     /// Writes a commit in one round trip, if it is plain.
     pub(super) async fn save_alone(&self, lease: &mut Lease, commit: &Commit) -> Saved {
         let Some(save) = self.plain(commit) else { return Saved::NotPlain };
-        let Ok(conn) = lease.connection().await else { return Saved::NotPlain };
-        let answer = conn.alone(&save.step).await;
-        match &answer {
-            Alone::Lost(_) | Alone::Unknown(_) => lease.discard(),
-            Alone::Not(trouble) if trouble.is_disconnected() => lease.discard(),
-            Alone::Committed(_) | Alone::Nothing | Alone::Not(_) => lease.rest(),
+        let Some(answer) = sent(lease, &save.step).await else { return Saved::NotPlain };
+        if matches!(answer, Alone::Nothing) {
+            self.lone.forget(save.key);
         }
-        match answer {
-            Alone::Committed(row) => match self.reply(&save, &row) {
-                Ok(reply) => Saved::Applied(Box::new(reply)),
-                Err(err) => Saved::Lost(err.to_string()),
-            },
-            Alone::Nothing => {
-                self.lone.forget(save.key);
-                Saved::NotPlain
-            }
-            Alone::Not(trouble) => {
-                if trouble.is_of_another_dialect() {
-                    self.lone.unknown.store(true, Relaxed);
-                }
-                tracing::debug!(?trouble, save.sql, "a lone save is judged by the rules");
-                if trouble.is_time_limit() { Saved::TooLate(trouble) } else { Saved::NotPlain }
-            }
-            Alone::Lost(reason) => Saved::Lost(reason),
-            Alone::Unknown(reason) => Saved::Unknown(reason),
-        }
+        settled(answer, &self.lone.unknown, |row| self.reply(&save, row).map(Ok))
     }
 
     /// Makes a commit a statement, if it may be a plain one.
@@ -283,12 +298,12 @@ impl Inner {
         if keeps {
             step.push(*keep_previous);
         }
-        Some(Save { commit, key, value, sql, step })
+        Some(Save { commit, key, value, step })
     }
 
     /// The time that a version gets, and the readings of the server's clock with which it is true.
     /// None: too little is known of that clock.
-    fn stored_at(&self) -> Option<(i64, [SystemTime; 2])> {
+    pub(super) fn stored_at(&self) -> Option<(i64, [SystemTime; 2])> {
         const FAR: Duration = Duration::from_secs(200 * 366 * 24 * 60 * 60);
         if let Some(now_ms) = self.test_time() {
             return Some((now_ms, [UNIX_EPOCH, UNIX_EPOCH + FAR]));
@@ -298,7 +313,7 @@ impl Inner {
         Some((now_ms, [from, from + BEHIND]))
     }
 
-    fn reply(&self, save: &Save<'_>, row: &tokio_postgres::Row) -> Result<CommitReply, StoreError> {
+    fn reply(&self, save: &Save<'_>, row: &Row) -> Result<CommitReply, StoreError> {
         let mut head = Head::of_row(save.key.clone(), row, 0)?;
         head.value = Value::Known(Some(save.value.clone()));
         let now_ms = match self.test_time() {
@@ -309,6 +324,7 @@ impl Inner {
                 millis.ok_or_else(|| corrupt("the database's clock cannot be read".into()))?
             }
         };
+        self.remembered.note(&head);
         let holder = head.holder.take();
         // Nothing waits there that is to be shown.
         let state = head.state(save.commit.returning, holder, Vec::new());

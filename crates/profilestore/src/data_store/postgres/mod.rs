@@ -3,7 +3,8 @@
 //! * **Batches.** A few connections write, two by default; each has one transaction under way, and
 //!   what comes meanwhile shares the next one. A transaction takes two round trips, whatever the
 //!   number of its commits: one locks and reads, one writes and commits. A lone save that is plain
-//!   takes one: a statement with all that it depends on as its conditions.
+//!   takes one: a statement with all that it depends on as its conditions. So does a lone change of
+//!   a profile that was just looked at.
 //! * **One judge.** What is refused is decided here, by the rules that every backend shares, on
 //!   rows that the transaction has locked in the order of their keys. The SQL is plain, without
 //!   functions, triggers, sequences or constraints between tables, so that engines of the same
@@ -41,6 +42,7 @@ mod plans;
 mod pool;
 mod queue;
 mod reader;
+mod remembered;
 mod schema;
 mod state;
 mod statements;
@@ -71,6 +73,7 @@ struct Inner {
     reading: Semaphore,
     queue: Arc<queue::Queue>,
     lone: lone::Lone,
+    remembered: remembered::Remembered,
 }
 
 impl Inner {
@@ -125,8 +128,9 @@ impl PostgresStore {
         lease.rest();
         drop(lease);
         let queue = Arc::new(queue::Queue::new(writers, batch));
-        let (reading, lone) = (Semaphore::new(readers), lone::Lone::default());
-        Ok(Self { inner: Arc::new(Inner { pool, reading, queue, lone }) })
+        let reading = Semaphore::new(readers);
+        let (lone, remembered) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { pool, reading, queue, lone, remembered }) })
     }
 }
 

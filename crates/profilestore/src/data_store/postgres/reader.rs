@@ -190,6 +190,9 @@ impl Inner {
                 heads[at].read_value(row, HEAD_COLUMNS + 1)?;
             }
         }
+        if let [head] = &heads[..] {
+            self.remembered.note(head);
+        }
         let mut messages: Vec<Vec<_>> = keys.iter().map(|_| Vec::new()).collect();
         for row in rows.get(2).into_iter().flatten() {
             let at = place(row, 0, keys.len())?;

@@ -280,7 +280,8 @@ fn column<'a, T: ToSql + Sync + Send + 'a>(
     step.push(heads.iter().map(value).collect::<Vec<T>>());
 }
 
-fn lease(head: &Head) -> Result<String, StoreError> {
+/// The text of a key's lease.
+pub(super) fn lease(head: &Head) -> Result<String, StoreError> {
     serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
         reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
     })

@@ -1,6 +1,6 @@
 //! Writing: a transaction of two round trips for a batch of commits, tried again where another one
 //! was met, and the honest answer when its outcome is unknown. A lone save that is plain takes one
-//! (see `lone`).
+//! (see `lone`), and so does a lone change of a profile that was just looked at (see `remembered`).
 //!
 //! The first round trip locks and reads what the batch needs; then the commits are judged and
 //! applied here; the second one writes, reads what the answers show, and commits. Until the second
@@ -149,6 +149,7 @@ impl Inner {
             let again = Again::of(&batch, commits.iter().zip(&verdicts));
             let answers = finish_reading(conn, &again).await?;
             let shown = again.take(&mut batch, &answers)?;
+            self.remembered.note_batch(&batch, commits.len());
             let answered = commits
                 .iter()
                 .zip(verdicts)
@@ -243,6 +244,7 @@ impl Inner {
             finish_reading(conn, &again).await?
         };
         let shown = again.take(&mut batch, &answers)?;
+        self.remembered.note_batch(&batch, commits.len());
         Ok(commits
             .iter()
             .zip(verdicts)
@@ -250,12 +252,16 @@ impl Inner {
             .collect())
     }
 
-    /// Writes commits in one transaction; a lone save that is plain in one round trip.
+    /// Writes commits in one transaction; one alone by one statement, if it can be.
     async fn write(&self, lease: &mut Lease, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
         let mut lost = None;
         if let [commit] = commits {
-            match self.save_alone(lease, commit).await {
-                Saved::Applied(reply) => return Ok(vec![Ok(*reply)]),
+            let saved = match self.save_alone(lease, commit).await {
+                Saved::NotPlain => self.change_alone(lease, commit).await,
+                saved => saved,
+            };
+            match saved {
+                Saved::Applied(reply) => return Ok(vec![*reply]),
                 Saved::Unknown(reason) => return Err(Failed::Unknown(reason, vec![None])),
                 Saved::TooLate(trouble) => return Err(Failed::of(trouble)),
                 Saved::Lost(reason) => lost = Some(reason),

@@ -21,7 +21,7 @@ use super::commits::{
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Writes the first version, which is no plain save.
-async fn begun(store: &PostgresStore, name: &str) -> KeyState {
+pub(super) async fn begun(store: &PostgresStore, name: &str) -> KeyState {
     let first = write(&KeyState::absent(key(name)), "1");
     store.commit_one(make(store, vec![first]).await).await.unwrap().states.remove(0)
 }
@@ -35,15 +35,15 @@ fn keeping(mut change: Change) -> Change {
 
 /// A server of the test's own that writes each statement down, and two stores there, as two
 /// processes would use it.
-struct Watched {
-    server: PostgresServer,
-    stores: [PostgresStore; 2],
+pub(super) struct Watched {
+    pub(super) server: PostgresServer,
+    pub(super) stores: [PostgresStore; 2],
     seen: usize,
 }
 
 impl Watched {
     /// With stores whose time stands still.
-    async fn start(clock: &ManualClock) -> Self {
+    pub(super) async fn start(clock: &ManualClock) -> Self {
         Self::with([1, 2].map(|seed| (PostgresClock::Env, clock.env(seed)))).await
     }
 
@@ -71,7 +71,7 @@ impl Watched {
     }
 
     /// The statements since this was last asked.
-    fn statements(&mut self) -> Vec<String> {
+    pub(super) fn statements(&mut self) -> Vec<String> {
         let log = self.server.log();
         let said = log[self.seen..].lines().filter_map(|line| line.split_once("LOG:  "));
         let said = said.map(|(_, said)| said.to_owned()).collect();

@@ -1,11 +1,11 @@
-//! Lone saves beside a store in memory, which has nothing but the rules.
+//! Commits of one statement beside a store in memory, which has nothing but the rules.
 
 use profilestore::{
     MessageId,
     data_store::{
-        Change, Commit, CommitId, DataStore, DataStoreExt as _, Holder, Incarnation, KeyState,
-        LeaseState, MemoryStore, NewMessage, NewValue, Order, PostgresStore, Returning, ServerId,
-        VersionQuery, VersionRef,
+        Change, Commit, CommitId, DataStore, DataStoreExt as _, Holder, HostId, Incarnation,
+        KeyState, LeaseState, MemoryStore, NewMessage, NewValue, Order, PostgresStore, Returning,
+        ServerId, VersionQuery, VersionRef,
     },
     env::{Env, ManualClock},
 };
@@ -46,6 +46,22 @@ impl Both {
             self.postgres[usize::try_from(at).unwrap()].commit_one(of(self.incarnations[0])).await;
         let wanted = self.memory.commit_one(of(self.incarnations[1])).await;
         assert_eq!(format!("{found:?}"), format!("{wanted:?}"), "{commit:?}");
+    }
+
+    /// A commit of one profile's lease, with what goes with it.
+    fn changes(&self, now: &KeyState, servers: &[ServerId], host: HostId) -> Vec<Change> {
+        let lease = self.lease(now, servers);
+        match self.draw(6) {
+            0 => vec![lease],
+            1 => vec![Change::Check { key: now.key.clone(), epoch: now.epoch }, lease],
+            2 => vec![lease, Change::Check { key: now.key.clone(), epoch: now.epoch }],
+            3 => {
+                let host = if self.draw(3) == 0 { HostId(self.drawn.uuid()) } else { host };
+                let id = servers[usize::try_from(self.draw(2)).unwrap()];
+                vec![self.save(now), lease, Change::CheckHost { id, host }]
+            }
+            _ => vec![self.save(now), lease],
+        }
     }
 
     /// A save as a session makes it, or nearly so.
@@ -94,10 +110,22 @@ impl Both {
 /// that only knows the rules.
 #[tokio::test]
 async fn a_lone_save_does_what_the_rules_say() {
+    as_the_rules_say(1).await;
+}
+
+/// The same of changes of the lease, on rows that this process or another one has changed since.
+#[tokio::test]
+async fn a_lone_change_of_the_lease_does_what_the_rules_say() {
+    as_the_rules_say(12).await;
+}
+
+/// `leases`: how many of twenty commits change the lease.
+async fn as_the_rules_say(leases: u64) {
     for seed in 0..6 {
         let clock = ManualClock::default();
         let both = Both::made(&clock, seed).await;
         let servers = [1, 2].map(|_| ServerId(both.drawn.uuid()));
+        let host = HostId(both.drawn.uuid());
         let commit = |changes: Vec<Change>, from: Option<ServerId>, returning: Returning| Commit {
             id: CommitId(both.drawn.uuid()),
             incarnation: both.incarnations[0],
@@ -112,7 +140,7 @@ async fn a_lone_save_does_what_the_rules_say() {
                 place_id: 1,
                 job_id: "job".into(),
                 lease_ms: 20_000,
-                host: None,
+                host: (id == servers[1]).then_some(host),
                 owner: None,
             };
             both.commit(&commit(vec![register], None, Returning::HEAD)).await;
@@ -131,8 +159,9 @@ async fn a_lone_save_does_what_the_rules_say() {
                 Returning { value: false, inbox_unless: Some(now.inbox_revision) },
                 Returning { value: true, inbox_unless: Some(now.inbox_revision) },
             ][usize::try_from(both.draw(4)).unwrap()];
-            let mut next = match both.draw(20) {
-                0 => commit(vec![both.lease(&now, &servers)], from, returning),
+            let drawn = both.draw(20);
+            let mut next = match drawn.saturating_sub(leases - 1) {
+                0 => commit(both.changes(&now, &servers, host), from, returning),
                 1 => {
                     let id = MessageId::new(clock.env(0).unix_ms(), &format!("m{step}")).unwrap();
                     let message = NewMessage { id, payload: "1".into() };

@@ -20,6 +20,7 @@ mod format;
 mod lone;
 mod lone_and_rules;
 mod meetings;
+mod remembered;
 mod schema;
 mod sessions;
 mod sweep;

@@ -34,6 +34,7 @@ mod batch;
 mod connect;
 mod load;
 mod lone;
+mod look;
 mod migrate;
 mod options;
 mod password;

@@ -173,6 +173,11 @@ impl Inner {
         keys: &[ProfileKey],
         returning: Returning,
     ) -> Result<Snapshot, StoreError> {
+        if let [key] = keys
+            && let Some(snapshot) = self.read_alone(key, returning).await?
+        {
+            return Ok(snapshot);
+        }
         let wanted = vec![returning.value; keys.len()];
         let mut steps = vec![Step::new(NOW), Step::keys(load::HEADS, keys.iter()).with(wanted)];
         // One statement sees one moment by itself; the time may be of the one before.
@@ -189,9 +194,6 @@ impl Inner {
             if returning.value {
                 heads[at].read_value(row, HEAD_COLUMNS + 1)?;
             }
-        }
-        if let [head] = &heads[..] {
-            self.remembered.note(head);
         }
         let mut messages: Vec<Vec<_>> = keys.iter().map(|_| Vec::new()).collect();
         for row in rows.get(2).into_iter().flatten() {
@@ -380,6 +382,6 @@ fn info_of_row(key: &ProfileKey, row: &Row) -> Result<VersionInfo, StoreError> {
     })
 }
 
-fn nothing() -> StoreError {
+pub(super) fn nothing() -> StoreError {
     state::corrupt("the database gave no answer".into())
 }

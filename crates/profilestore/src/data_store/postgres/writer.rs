@@ -126,6 +126,11 @@ impl Inner {
     /// Answers commits of nothing but checks, which write nothing; once more where the connection
     /// had been lost before.
     pub(super) async fn check(&self, commits: &[Commit]) -> Vec<Reply> {
+        if let [commit] = commits
+            && let Some(reply) = self.check_alone(commit).await
+        {
+            return vec![reply];
+        }
         let mut checked = self.try_check(commits).await;
         if let Err(Failed::Gone(err)) = &checked {
             tracing::debug!(%err, "reconnecting");

@@ -60,6 +60,7 @@ impl Both {
                 let id = servers[usize::try_from(self.draw(2)).unwrap()];
                 vec![self.save(now), lease, Change::CheckHost { id, host }]
             }
+            4 => vec![Change::Check { key: now.key.clone(), epoch: now.epoch + self.draw(3) / 2 }],
             _ => vec![self.save(now), lease],
         }
     }

@@ -1,11 +1,12 @@
-//! Lone changes of a profile whose row is remembered: one statement, and the judgement of the rules
-//! where the row is another by now.
+//! Looks at one profile, and lone changes of one whose row is remembered: one statement each, and
+//! the judgement of the rules where the row is another by now.
 
 use profilestore::{
+    MessageId,
     data_store::{
-        Change, ConflictKind, DataStore as _, DataStoreExt as _, Holder, HostId, KeyState,
-        LeaseState, PostgresClock, PostgresOptions, PostgresStore, Returning, ServerId, StoreError,
-        VersionRef,
+        Change, Commit, CommitId, ConflictKind, DataStore as _, DataStoreExt as _, Holder, HostId,
+        KeyState, LeaseState, NewMessage, PostgresClock, PostgresOptions, PostgresStore, Returning,
+        ServerId, StoreError, VersionRef,
     },
     env::{Env, ManualClock},
 };
@@ -67,6 +68,45 @@ async fn one_statement(watched: &mut Watched, changes: Vec<Change>, returning: R
     let again = store.commit_one(commit).await.unwrap();
     assert!(again.already_applied);
     assert_eq!(again.states, reply.states);
+}
+
+/// Also of a profile that is not there; but the messages that wait are read with the row.
+#[tokio::test]
+async fn a_look_is_one_statement() {
+    let clock = ManualClock::default();
+    let mut watched = Watched::start(&clock).await;
+    let store = watched.stores[0].clone();
+    let commit = make(&store, Vec::new()).await;
+    for round in 0..3 {
+        let now = match round {
+            0 => KeyState::absent(key("p")),
+            1 => begun(&store, "p").await,
+            _ => {
+                let id = MessageId::new(clock.env(1).unix_ms(), "gift").unwrap();
+                let message = NewMessage { id, payload: "1".into() };
+                let gift = Change::AppendMessage { key: key("p"), message, cap: 9 };
+                let gift = make(&store, vec![gift]).await;
+                store.commit_one(gift).await.unwrap().states.remove(0)
+            }
+        };
+        let check = |epoch| {
+            let changes = vec![Change::Check { key: key("p"), epoch }];
+            Commit { id: CommitId(Env::system().uuid()), changes, ..commit.clone() }
+        };
+        watched.statements();
+        let found = state(&store, &key("p")).await;
+        let looked = watched.statements().len();
+        let checked = store.commit_one(check(0)).await.unwrap();
+        let checks = watched.statements().len();
+        assert_eq!(found, KeyState { inbox: found.inbox.clone(), ..now });
+        assert_eq!(checked.states, std::slice::from_ref(&found));
+        assert_eq!(found.inbox.map(|inbox| inbox.len()), Some(round / 2));
+        if round < 2 {
+            assert_eq!((looked, checks), (1, 1));
+        }
+        let err = store.commit_one(check(1)).await.unwrap_err();
+        assert_eq!(err.conflict(), Some(&ConflictKind::Epoch), "{err}");
+    }
 }
 
 /// A session that begins, and one that ends with a save.

@@ -150,7 +150,8 @@ fn changed(commit: &Commit) -> Option<&ProfileKey> {
     let [key] = rules::keys_of(commit)[..] else { return None };
     let known = |change: &Change| match change {
         Change::Lease { .. } | Change::Check { .. } | Change::CheckHost { .. } => true,
-        Change::Write { imported, .. } => imported.is_none(),
+        // The first version tells when the profile was created, which is not written here.
+        Change::Write { version, imported, .. } => *version > 0 && imported.is_none(),
         _ => false,
     };
     let is_save = |change: &Change| matches!(change, Change::Write { .. });

@@ -15,6 +15,7 @@ use profilestore_testbed::{Link, PostgresServer, Proxy};
 use super::{
     commits::{key, make, state, write},
     lone::{Watched, begun},
+    made, timed,
 };
 
 fn holder(server: ServerId) -> Holder {
@@ -236,4 +237,26 @@ async fn a_change_whose_answer_is_lost_is_indeterminate() {
     proxy.set(Link::Open);
     assert!(near.commit_one(commit).await.unwrap().already_applied);
     assert_eq!(state(&near, &key("p")).await.epoch, before.epoch + 1);
+}
+
+/// The store kept no time at which such a profile was created.
+#[tokio::test]
+async fn the_first_version_of_a_profile_that_was_looked_at_tells_when_it_was_created() {
+    let (schema, clock) = (made().await, ManualClock::default());
+    let store = PostgresStore::open(timed(&schema, &clock, 1)).await.unwrap();
+    let id = MessageId::new(clock.env(1).unix_ms(), "gift").unwrap();
+    let message = NewMessage { id, payload: "1".into() };
+    let gift = Change::AppendMessage { key: key("p"), message, cap: 9 };
+    store.commit_one(make(&store, vec![gift]).await).await.unwrap();
+    let found = state(&store, &key("p")).await;
+    let mut first = write(&found, "1");
+    if let Change::Write { user_ids, .. } = &mut first {
+        user_ids.clear();
+    }
+    let mut commit = make(&store, vec![first, lease(&found, None)]).await;
+    commit.returning = Returning::HEAD;
+    let left = store.commit_one(commit).await.unwrap().states.remove(0);
+    let (now_ms, now) = store.read_one(&key("p"), Returning::HEAD).await.unwrap();
+    assert_eq!(now.created_ms, now_ms);
+    assert_eq!(left, now);
 }

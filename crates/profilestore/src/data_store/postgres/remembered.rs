@@ -11,6 +11,8 @@
 //!   left and goes the other way. One that was aborted finds its id in `settled`: the insert fails,
 //!   and all of the statement with it.
 //! * **At once.** What a lock holds is not waited for: there the statement finds no row.
+//! * **The value.** Where the answer is to show one that is not written, the commit goes the way of
+//!   all others: a damaged value is found before anything is applied.
 //! * **The time** that a version gets is told as for lone saves (see `lone`).
 //! * **The host.** Where the commit asks that a host serves the game server, the server's row is
 //!   locked against another host, and has to name this one.
@@ -31,7 +33,7 @@ use super::{
     lone::{self, Saved},
     pool::Lease,
     queue::Reply,
-    state::{Head, SERVER_COLUMNS, Value, corrupt, get, server_columns, server_of_row},
+    state::{Head, SERVER_COLUMNS, Value, get, server_columns, server_of_row},
     write,
 };
 use crate::{
@@ -63,7 +65,7 @@ macro_rules! as_seen {
     () => {
         " FROM seen WHERE h.store = ANY(ARRAY[seen.store]) AND h.scope = seen.scope AND h.key = seen.key \
          AND (SELECT count(*) FROM host) = cardinality($19::uuid[]) \
-         RETURNING h.store, h.scope, h.key, h.holder, h.checksum, h.value)"
+         RETURNING h.store, h.scope, h.key, h.holder)"
     };
 }
 
@@ -77,8 +79,7 @@ macro_rules! and_answer {
              ORDER BY u.server ON CONFLICT (server, store, scope, key) DO UPDATE SET commit_id = EXCLUDED.commit_id \
              RETURNING server) SELECT ",
             server_columns!(),
-            ", CASE WHEN $33::bool THEN w.checksum END, CASE WHEN $33::bool THEN w.value END, \
-             ARRAY(SELECT t.server FROM told t), floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+            ", ARRAY(SELECT t.server FROM told t), floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint \
              FROM wrote w LEFT JOIN server s ON s.id = ANY(ARRAY[w.holder])"
         )
     };
@@ -90,12 +91,12 @@ pub(super) const CHANGE: &str = concat!(update!(), as_seen!(), and_answer!());
 /// Writes a version as well, and keeps the one before if it is to be kept.
 pub(super) const CHANGE_AND_SAVE: &str = concat!(
     update!(),
-    ", version = $34, written_ms = $28, stored_ms = $28, load_count = $35, cause = $36, author = $37, label = NULL, \
-     checksum = $38, value = $39",
+    ", version = $33, written_ms = $28, stored_ms = $28, load_count = $34, cause = $35, author = $36, label = NULL, \
+     checksum = $37, value = $38",
     as_seen!(),
     ", kept AS (INSERT INTO version (store, scope, key, number, written_ms, stored_ms, superseded_ms, load_count, flags, cause, \
      author, label, checksum, value) SELECT s.store, s.scope, s.key, s.version, s.written_ms, s.stored_ms, $28, s.load_count, \
-     s.flags & 7, s.cause, s.author, s.label, s.checksum, s.value FROM seen s, wrote WHERE $40::bool)",
+     s.flags & 7, s.cause, s.author, s.label, s.checksum, s.value FROM seen s, wrote WHERE $39::bool)",
     and_answer!()
 );
 
@@ -215,6 +216,10 @@ impl Inner {
         // Found out with the rules, and true if the statement finds the row and the host.
         let is_applied =
             matches!(verdict, Verdict::Replied { already_applied: false, wrote: true });
+        let shows = |head: &Head| commit.returning.value && head.value == Value::NotRead;
+        if shows(batch.head(key).ok()?) {
+            return None;
+        }
         (is_applied && is_of_one_row(&batch.writes)).then(|| Judged {
             commit,
             key,
@@ -298,8 +303,7 @@ impl Judged<'_> {
             .with(writes.outcomes.keys().map(|id| id.0).collect::<Vec<Uuid>>())
             .with(writes.outcomes.values().map(fingerprint).collect::<Vec<Option<i64>>>())
             .with(writes.notices.keys().map(|(server, _)| server.0).collect::<Vec<Uuid>>())
-            .with(self.commit.id.0)
-            .with(self.commit.returning.value && after.value == Value::NotRead);
+            .with(self.commit.id.0);
         if let Some(info) = after.info.as_ref().filter(|_| writes_data)
             && let Value::Known(value) = &after.value
         {
@@ -318,22 +322,13 @@ impl Judged<'_> {
     /// The answer to the commit, whose statement was committed.
     fn reply(&mut self, row: &Row, test_time: Option<i64>) -> Result<Reply, StoreError> {
         let mut shown = Shown::default();
-        let told: Vec<Uuid> = get(row, SERVER_COLUMNS + 2)?;
+        let told: Vec<Uuid> = get(row, SERVER_COLUMNS)?;
         shown.notified.extend(told.into_iter().map(|id| (ServerId(id), self.key.clone())));
-        self.batch.now_ms = test_time.map_or_else(|| get(row, SERVER_COLUMNS + 3), Ok)?;
+        self.batch.now_ms = test_time.map_or_else(|| get(row, SERVER_COLUMNS + 1), Ok)?;
         self.batch.servers.clear();
         if get::<Option<Uuid>>(row, 0)?.is_some() {
             let holder = server_of_row(row, 0)?;
             self.batch.servers.insert(holder.id, holder);
-        }
-        let Some(Ok(head)) = self.batch.heads.get_mut(self.key) else {
-            return Err(corrupt(format!("a key was not read: key=`{}`", self.key)));
-        };
-        if self.commit.returning.value && head.value == Value::NotRead {
-            // The commit stands, whatever the value turns out to be.
-            if let Err(damaged) = head.read_value(row, SERVER_COLUMNS) {
-                return Ok(Err(damaged));
-            }
         }
         let verdict = std::mem::replace(
             &mut self.verdict,

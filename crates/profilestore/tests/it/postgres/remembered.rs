@@ -15,7 +15,7 @@ use profilestore_testbed::{Link, PostgresServer, Proxy};
 use super::{
     commits::{key, make, state, write},
     lone::{Watched, begun},
-    made, timed,
+    made, owner, timed,
 };
 
 fn holder(server: ServerId) -> Holder {
@@ -39,6 +39,11 @@ fn lease(before: &KeyState, server: Option<ServerId>) -> Change {
     };
     let (key, revision) = (before.key.clone(), before.lease_revision);
     Change::Lease { key, revision, lease, raise_epoch: server.is_some(), seal: server.is_none() }
+}
+
+/// A commit whose answer shows no value: one that is not written would be read first.
+async fn brief(store: &PostgresStore, changes: Vec<Change>) -> Commit {
+    Commit { returning: Returning::HEAD, ..make(store, changes).await }
 }
 
 async fn registered(store: &PostgresStore, host: Option<HostId>) -> ServerId {
@@ -122,7 +127,7 @@ async fn a_change_of_a_profile_that_was_looked_at_is_one_statement() {
         let found = state(&store, &key("p")).await;
         let check = Change::Check { key: key("p"), epoch: found.epoch };
         let begin = vec![check, lease(&found, Some(server))];
-        one_statement(&mut watched, begin, returning).await;
+        one_statement(&mut watched, begin, Returning::INBOX).await;
         let held = state(&store, &key("p")).await;
         let end = vec![write(&held, "saved"), lease(&held, None)];
         one_statement(&mut watched, end, returning).await;
@@ -148,7 +153,7 @@ async fn a_change_by_one_statement_leaves_notices() {
     assert_eq!(store.commit_one(held).await.unwrap().notified, []);
     let held = state(&store, &key("p")).await;
     watched.statements();
-    let taken = make(&store, vec![lease(&held, None)]).await;
+    let taken = brief(&store, vec![lease(&held, None)]).await;
     let reply = store.commit_one(taken.clone()).await.unwrap();
     assert_eq!(watched.statements().len(), 2, "its incarnation was asked for, then one statement");
     assert_eq!(reply.notified, [(server, key("p"))]);
@@ -167,10 +172,10 @@ async fn a_change_judged_on_an_old_row_is_judged_again() {
     let server = registered(&near, None).await;
     begun(&near, "p").await;
     let seen = state(&near, &key("p")).await;
-    let other = make(&far, vec![lease(&seen, Some(server))]).await;
+    let other = brief(&far, vec![lease(&seen, Some(server))]).await;
     let now = far.commit_one(other).await.unwrap().states.remove(0);
     // One that does not know of it is refused, and told what is there.
-    let late = make(&near, vec![lease(&seen, None)]).await;
+    let late = brief(&near, vec![lease(&seen, None)]).await;
     watched.statements();
     match near.commit_one(late).await.unwrap_err() {
         StoreError::Conflict(conflict) => {
@@ -183,11 +188,11 @@ async fn a_change_judged_on_an_old_row_is_judged_again() {
     assert!(watched.statements().iter().any(tried), "the short way was tried");
     // One that does is applied.
     let change = lease(&now, None);
-    let reply = near.commit_one(make(&near, vec![change]).await).await.unwrap();
+    let reply = near.commit_one(brief(&near, vec![change]).await).await.unwrap();
     assert_eq!(reply.states[0].lease_revision, now.lease_revision + 1);
     // One for other contents is not.
     let seen = state(&near, &key("p")).await;
-    let late = make(&near, vec![lease(&seen, Some(server))]).await;
+    let late = brief(&near, vec![lease(&seen, Some(server))]).await;
     PostgresStore::renew_incarnation(&watched.server.url().parse().unwrap()).await.unwrap();
     let err = near.commit_one(late).await.unwrap_err();
     assert!(matches!(err, StoreError::Replaced { .. }), "{err}");
@@ -205,7 +210,7 @@ async fn a_change_by_one_statement_is_of_the_host() {
     let found = state(&near, &key("p")).await;
     let ask = Change::CheckHost { id: server, host: first };
     let begin = vec![lease(&found, Some(server)), ask.clone()];
-    one_statement(&mut watched, begin, Returning::ALL).await;
+    one_statement(&mut watched, begin, Returning::INBOX).await;
     let held = state(&near, &key("p")).await;
     assert_eq!(held.holder_server.as_ref().and_then(|row| row.host), Some(first));
     let rehost = Change::RehostServer { id: server, host: second, generation: 2 };
@@ -230,7 +235,7 @@ async fn a_change_whose_answer_is_lost_is_indeterminate() {
     begun(&far, "p").await;
     let id = registered(&far, None).await;
     let before = state(&far, &key("p")).await;
-    let commit = make(&far, vec![lease(&before, Some(id))]).await;
+    let commit = brief(&far, vec![lease(&before, Some(id))]).await;
     proxy.set(Link::LosingAnswersWith(id.0.as_bytes().to_vec()));
     let err = far.commit_one(commit.clone()).await.unwrap_err();
     assert!(matches!(err, StoreError::Indeterminate { .. }), "{err}");
@@ -253,10 +258,25 @@ async fn the_first_version_of_a_profile_that_was_looked_at_tells_when_it_was_cre
     if let Change::Write { user_ids, .. } = &mut first {
         user_ids.clear();
     }
-    let mut commit = make(&store, vec![first, lease(&found, None)]).await;
-    commit.returning = Returning::HEAD;
+    let commit = brief(&store, vec![first, lease(&found, None)]).await;
     let left = store.commit_one(commit).await.unwrap().states.remove(0);
     let (now_ms, now) = store.read_one(&key("p"), Returning::HEAD).await.unwrap();
     assert_eq!(now.created_ms, now_ms);
     assert_eq!(left, now);
+}
+
+/// The answer told of the damage, and the lease had been changed.
+#[tokio::test]
+async fn a_change_whose_answer_would_show_a_damaged_value_is_not_applied() {
+    let (schema, clock) = (made().await, ManualClock::default());
+    let store = PostgresStore::open(timed(&schema, &clock, 1)).await.unwrap();
+    begun(&store, "p").await;
+    let found = state(&store, &key("p")).await;
+    let damage = "SET value = set_byte(value, 0, 255 - get_byte(value, 0))";
+    owner().await.batch_execute(&format!("UPDATE {schema}.head {damage}")).await.unwrap();
+    let commit = make(&store, vec![lease(&found, None)]).await;
+    let err = store.commit_one(commit).await.unwrap_err();
+    assert!(matches!(err, StoreError::Damaged { .. }), "{err}");
+    let (_, now) = store.read_one(&key("p"), Returning::HEAD).await.unwrap();
+    assert_eq!(now.lease_revision, found.lease_revision);
 }

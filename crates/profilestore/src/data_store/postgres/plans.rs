@@ -196,7 +196,15 @@ async fn no_statement_reads_more_when_a_table_grows_whatever_the_planner_believe
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// The test above knows all statements.
+/// A change of a lease by one statement read the value of its profile, however large.
+#[test]
+fn a_change_of_the_lease_reads_no_value() {
+    for read in ["h.*", "h.value", "h.checksum"] {
+        assert!(!remembered::CHANGE.contains(read), "{}", remembered::CHANGE);
+    }
+}
+
+/// The first of these tests knows all statements.
 #[test]
 fn every_statement_is_looked_at() {
     let files = [

@@ -48,16 +48,21 @@ use crate::{
 /// How many rows are remembered.
 const MOST_KEYS: usize = 1 << 13;
 
+/// What `seen` holds besides the key is read whole: the server joins it as one row.
 macro_rules! update {
-    () => {
-        "WITH seen AS MATERIALIZED (SELECT h.* FROM head h WHERE h.store = $1 AND h.scope = $2 AND h.key = $3 AND h.epoch = $4 \
-         AND h.version = $5 AND h.lease_revision = $6 AND h.inbox_revision = $7 AND h.last_message = $8 AND h.waiting = $9 \
-         AND h.flags = $10 AND h.created_ms = $11 AND h.stored_ms = $12 AND h.users = $13 AND h.lease = $14 \
-         AND h.last_save IS NOT DISTINCT FROM $15 AND (SELECT m.value FROM meta m WHERE m.name = 'incarnation') = $16 \
-         AND clock_timestamp() BETWEEN $17 AND $18 FOR NO KEY UPDATE OF h SKIP LOCKED), \
-         host AS MATERIALIZED (SELECT s.id FROM server s WHERE s.id = ANY($19::uuid[]) AND s.host = $20 \
-         FOR KEY SHARE OF s SKIP LOCKED), wrote AS (UPDATE head h SET flags = $21, epoch = $22, lease_revision = $23, \
-         held = $24, holder = $25, lease = $26, last_save = $27"
+    ($also:literal) => {
+        concat!(
+            "WITH seen AS MATERIALIZED (SELECT h.store, h.scope, h.key",
+            $also,
+            " FROM head h WHERE h.store = $1 AND h.scope = $2 AND h.key = $3 AND h.epoch = $4 AND h.version = $5 \
+             AND h.lease_revision = $6 AND h.inbox_revision = $7 AND h.last_message = $8 AND h.waiting = $9 \
+             AND h.flags = $10 AND h.created_ms = $11 AND h.stored_ms = $12 AND h.users = $13 AND h.lease = $14 \
+             AND h.last_save IS NOT DISTINCT FROM $15 AND (SELECT m.value FROM meta m WHERE m.name = 'incarnation') = $16 \
+             AND clock_timestamp() BETWEEN $17 AND $18 FOR NO KEY UPDATE OF h SKIP LOCKED), \
+             host AS MATERIALIZED (SELECT s.id FROM server s WHERE s.id = ANY($19::uuid[]) AND s.host = $20 \
+             FOR KEY SHARE OF s SKIP LOCKED), wrote AS (UPDATE head h SET flags = $21, epoch = $22, lease_revision = $23, \
+             held = $24, holder = $25, lease = $26, last_save = $27"
+        )
     };
 }
 
@@ -86,11 +91,14 @@ macro_rules! and_answer {
 }
 
 /// Changes what is beside the current version.
-pub(super) const CHANGE: &str = concat!(update!(), as_seen!(), and_answer!());
+pub(super) const CHANGE: &str = concat!(update!(""), as_seen!(), and_answer!());
 
 /// Writes a version as well, and keeps the one before if it is to be kept.
 pub(super) const CHANGE_AND_SAVE: &str = concat!(
-    update!(),
+    update!(
+        ", h.version, h.written_ms, h.stored_ms, h.load_count, h.flags, h.cause, h.author, h.label, h.checksum, \
+         CASE WHEN $39::bool THEN h.value END AS value"
+    ),
     ", version = $33, written_ms = $28, stored_ms = $28, load_count = $34, cause = $35, author = $36, label = NULL, \
      checksum = $37, value = $38",
     as_seen!(),

@@ -55,8 +55,16 @@ pub(super) struct Fence {
     pub(super) lease_revision: u64,
 }
 
-pub(super) const HEAD_COLUMNS: &str = "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
-     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease, h.last_save";
+/// What [`Head::of_row`] reads.
+macro_rules! head_columns {
+    () => {
+        "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
+         h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease, h.last_save"
+    };
+}
+pub(super) use head_columns;
+
+pub(super) const HEAD_COLUMNS: &str = head_columns!();
 
 /// How many columns these are.
 pub(super) const HEAD_COLUMN_COUNT: usize = 14;
@@ -157,4 +165,14 @@ pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 pub(super) fn corrupt(reason: String) -> Trouble {
     Trouble::Store(StoreError::Corrupt { reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_a_head_are_as_many_as_are_counted() {
+        assert_eq!(HEAD_COLUMNS.split(',').count(), HEAD_COLUMN_COUNT);
+    }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::{
     Trouble,
-    head::{Head, corrupt, unsigned},
+    head::{Head, corrupt, head_columns, unsigned},
     known::KnownHeads,
     schema::{PINNED, REMOVED, is_damage},
     statements::{Borrowed, Leases, Statements},
@@ -22,16 +22,27 @@ use crate::{
     key::ProfileKey,
 };
 
-const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
-     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease, h.last_save \
-     FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
+const HEAD: &str = concat!(
+    "SELECT ",
+    head_columns!(),
+    " FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3"
+);
 
 /// What [`info_of_row`] reads.
-pub(super) const VERSION_COLUMNS: &str = "v.number, v.label, v.written_ms, v.stored_ms, v.flags, v.cause, v.author, v.load_count, \
-     length(v.value)";
+macro_rules! version_columns {
+    () => {
+        "v.number, v.label, v.written_ms, v.stored_ms, v.flags, v.cause, v.author, v.load_count, \
+         length(v.value)"
+    };
+}
 
-const VERSION: &str = "SELECT v.number, v.label, v.written_ms, v.stored_ms, v.flags, v.cause, v.author, v.load_count, \
-     length(v.value), v.previous, v.previous_superseded_ms, v.head FROM version v WHERE v.id = ?1";
+pub(super) const VERSION_COLUMNS: &str = version_columns!();
+
+const VERSION: &str = concat!(
+    "SELECT ",
+    version_columns!(),
+    ", v.previous, v.previous_superseded_ms, v.head FROM version v WHERE v.id = ?1"
+);
 
 const MESSAGES: &str = "SELECT number, created_ms, name, payload, locked, revision, sent_ms FROM message \
      WHERE head = ?1 ORDER BY number";
@@ -415,4 +426,17 @@ pub(super) fn info_of_row(
 /// read.
 pub(super) fn value_of_column<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a [u8]>, ()> {
     row.get_ref(column).ok().and_then(|value| value.as_blob_or_null().ok()).ok_or(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data_store::sqlite::head::HEAD_COLUMNS;
+
+    /// The columns stood twice in the program.
+    #[test]
+    fn a_head_and_a_version_are_read_by_one_list_of_columns_each() {
+        assert!(HEAD.starts_with(&format!("SELECT {HEAD_COLUMNS} FROM head h ")));
+        assert!(VERSION.starts_with(&format!("SELECT {VERSION_COLUMNS}, v.previous, ")));
+    }
 }

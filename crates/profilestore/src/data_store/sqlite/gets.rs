@@ -1,12 +1,16 @@
 //! Reads of what keys hold. Those that wait share a thread and a read transaction, as commits share
 //! theirs: handing each to a thread of its own costs more than the read.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Inner, Trouble, state::Tx};
+use super::{Inner, Trouble, reader::panicked, state::Tx};
 use crate::{
     data_store::{Returning, Snapshot, StoreError},
     key::ProfileKey,
@@ -91,9 +95,9 @@ impl Inner {
     }
 }
 
-/// A thread's part in reading. Dropped early (a panic, a runtime that shuts down before the thread
-/// began) it leaves what waits to the other threads; the last one refuses it, so that no caller
-/// waits for ever.
+/// A thread's part in reading. Dropped early (a runtime that shuts down before the thread began) it
+/// leaves what waits to the other threads; the last one refuses it, so that no caller waits for
+/// ever.
 struct Reading {
     inner: Arc<Inner>,
     done: bool,
@@ -113,10 +117,14 @@ impl Reading {
                 waiting.gets.drain(..count).collect()
             };
             gets.retain(|get| !get.reply.is_closed());
-            // An error after which the connection is not used again spoils no other read.
+            // Neither an error after which the connection is not used again, nor a panic, spoils
+            // any other read.
             while !gets.is_empty() {
                 let mut answers = Vec::with_capacity(gets.len());
-                let read = self.inner.read_now(|tx| read_all(tx, &mut gets, &mut answers));
+                let read = catch_unwind(AssertUnwindSafe(|| {
+                    self.inner.read_now(|tx| read_all(tx, &mut gets, &mut answers))
+                }));
+                let read = read.unwrap_or_else(|_| Err(panicked()));
                 // The connection is back: a caller that reads again finds it.
                 for (reply, snapshot) in answers {
                     drop(reply.send(Ok(snapshot)));
@@ -169,6 +177,8 @@ impl Drop for Reading {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
     use bytes::Bytes;
     use futures_util::future::join_all;
     use rusqlite::Connection;
@@ -179,7 +189,7 @@ mod tests {
             Cause, Change, Commit, CommitId, DataStore as _, DataStoreExt as _, NewValue,
             SqliteOptions, SqliteStore,
         },
-        env::Env,
+        env::{Clock, Env, SystemClock, SystemRng},
     };
 
     const WHOLE: Returning = Returning { value: true, inbox_unless: None };
@@ -249,6 +259,63 @@ mod tests {
         }
         let many: Vec<_> = (40..100).map(key).collect();
         assert_eq!(store.read(&many, WHOLE).await.expect("a read").states.len(), 60);
+    }
+
+    /// The system's clock, which panics once when it is told to.
+    #[derive(Clone, Default)]
+    struct PanickingClock(Arc<AtomicBool>);
+
+    impl Clock for PanickingClock {
+        fn unix_ms(&self) -> i64 {
+            assert!(!self.0.swap(false, SeqCst), "a panic on purpose");
+            SystemClock.unix_ms()
+        }
+    }
+
+    /// The callers of all reads that shared its transaction were told that the runtime was shutting
+    /// down.
+    #[tokio::test]
+    async fn a_read_that_panics_is_told_so_and_spoils_no_other() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        drop(filled(&path, 3).await);
+        let clock = PanickingClock::default();
+        let env = Env::new(Arc::new(clock.clone()), Arc::new(SystemRng));
+        let options = SqliteOptions { env, ..SqliteOptions::default() };
+        let store = SqliteStore::open(&path, options).expect("the store opens");
+        let mut answers = Vec::new();
+        {
+            let mut waiting = store.inner.readers.gets.0.lock();
+            for n in 0..3 {
+                let (reply, answer) = oneshot::channel();
+                waiting.push(Get { keys: vec![key(n)], returning: WHOLE, reply });
+                answers.push(answer);
+            }
+            assert!(waiting.needs_thread());
+        }
+        clock.0.store(true, SeqCst);
+        Reading { inner: store.inner.clone(), done: false }.run();
+        for (n, answer) in answers.into_iter().enumerate() {
+            match answer.await.expect("an answer") {
+                Err(StoreError::Unavailable { reason }) => {
+                    assert_eq!((n, reason.as_str()), (0, "the read panicked"));
+                }
+                Ok(read) => {
+                    assert_ne!(n, 0);
+                    assert_eq!(read.states[0].value, Some(value(n)));
+                }
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+        assert_eq!(store.inner.readers.gets.0.lock().threads, 0);
+        // Of many keys, in a transaction of its own.
+        let many: Vec<_> = (0..=TOGETHER).map(key).collect();
+        clock.0.store(true, SeqCst);
+        match store.read(&many, WHOLE).await {
+            Err(StoreError::Unavailable { reason }) => assert_eq!(reason, "the read panicked"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(store.read(&many, WHOLE).await.expect("a read").states.len(), many.len());
     }
 
     #[test]

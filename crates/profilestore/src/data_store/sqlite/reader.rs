@@ -52,14 +52,14 @@ impl Inner {
         self: &Arc<Self>,
         read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let stopped = |_| StoreError::Unavailable { reason: "the runtime is shutting down".into() };
-        let turn = self.readers.turns.clone().acquire_owned().await.map_err(|_| stopped(()))?;
+        let stopped = || StoreError::Unavailable { reason: "the runtime is shutting down".into() };
+        let turn = self.readers.turns.clone().acquire_owned().await.map_err(|_| stopped())?;
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             inner.read_now(read)
         });
-        task.await.map_err(|_| stopped(()))?
+        task.await.map_err(|err| if err.is_panic() { panicked() } else { stopped() })?
     }
 
     /// Runs a read on this thread, in one read transaction.
@@ -96,6 +96,11 @@ impl Inner {
         });
         checked.await.unwrap_or_else(|err| vec![Err(err); count])
     }
+}
+
+/// What the caller of a read that panicked is told.
+pub(super) fn panicked() -> StoreError {
+    StoreError::Unavailable { reason: "the read panicked".into() }
 }
 
 fn in_transaction<T>(

@@ -51,11 +51,11 @@ impl Busy {
     }
 }
 
-/// A moment in real time, for waits for other processes: their locks last as long as they last,
-/// whatever a test's clock says.
+/// A moment in real time, for waits for other processes and for the disk: they last as long as they
+/// last, whatever a test's clock says.
 #[expect(
     clippy::disallowed_methods,
-    reason = "another process's lock is not part of a world that a seed replays"
+    reason = "neither another process's lock nor the disk is part of a world that a seed replays"
 )]
 pub(super) fn real_time() -> RealTime {
     RealTime::now()

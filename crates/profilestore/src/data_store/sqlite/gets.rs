@@ -5,12 +5,13 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, Instant as RealTime},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Inner, Trouble, reader::panicked, state::Tx};
+use super::{Inner, Trouble, busy::real_time, reader::panicked, state::Tx};
 use crate::{
     data_store::{Returning, Snapshot, StoreError},
     key::ProfileKey,
@@ -24,6 +25,13 @@ const PROMPT: usize = 2;
 
 /// Another one begins when more reads than this wait for each that reads already.
 const EACH: usize = 4;
+
+/// Another one begins too when a read comes and no thread has taken any for so long: each that
+/// reads has been at its share for longer than that, waiting for the disk perhaps. Many times what
+/// a share of small values takes, so that shares stay large while the disk answers. A read that
+/// came sooner, with none behind it, waits for the first thread that is done: a timer for each read
+/// would cost all of them something.
+const SLOW: Duration = Duration::from_millis(10);
 
 /// How many reads share a transaction.
 const TOGETHER: usize = 16;
@@ -42,6 +50,8 @@ struct Waiting {
     gets: VecDeque<Get>,
     /// How many threads read, or were asked for.
     threads: usize,
+    /// When a thread last took reads, or was asked for.
+    moved: Option<RealTime>,
     /// At so many, those whose callers have given up are dropped the next time.
     drop_at: usize,
 }
@@ -63,11 +73,28 @@ impl Waiting {
     }
 
     /// Whether another thread is to read; it is counted from now on.
-    fn needs_thread(&mut self) -> bool {
-        let few = self.threads < PROMPT || self.gets.len() > EACH * self.threads;
+    fn needs_thread(&mut self, now: RealTime) -> bool {
+        let slow = |moved| now.saturating_duration_since(moved) >= SLOW;
+        let few = self.threads < PROMPT
+            || self.gets.len() > EACH * self.threads
+            || self.moved.is_some_and(slow);
         let needs = few && self.threads < THREADS;
-        self.threads += usize::from(needs);
+        if needs {
+            self.threads += 1;
+            self.moved = Some(now);
+        }
         needs
+    }
+
+    /// A thread's next share. When it is empty, the thread ends, and is counted no more.
+    fn take(&mut self, now: RealTime) -> VecDeque<Get> {
+        let count = self.gets.len().min(TOGETHER);
+        if count == 0 {
+            self.threads -= 1;
+        } else {
+            self.moved = Some(now);
+        }
+        self.gets.drain(..count).collect()
     }
 }
 
@@ -80,10 +107,11 @@ impl Inner {
             return self.read(move |tx| snapshot(tx, &keys, returning)).await;
         }
         let (reply, answer) = oneshot::channel();
+        let now = real_time();
         let needs_thread = {
             let mut waiting = self.readers.gets.0.lock();
             waiting.push(Get { keys: keys.to_vec(), returning, reply });
-            waiting.needs_thread()
+            waiting.needs_thread(now)
         };
         if needs_thread {
             let reading = Reading { inner: self.clone(), done: false };
@@ -106,16 +134,12 @@ struct Reading {
 impl Reading {
     fn run(mut self) {
         loop {
-            let mut gets: VecDeque<Get> = {
-                let mut waiting = self.inner.readers.gets.0.lock();
-                let count = waiting.gets.len().min(TOGETHER);
-                if count == 0 {
-                    waiting.threads -= 1;
-                    self.done = true;
-                    return;
-                }
-                waiting.gets.drain(..count).collect()
-            };
+            let now = real_time();
+            let mut gets = self.inner.readers.gets.0.lock().take(now);
+            if gets.is_empty() {
+                self.done = true;
+                return;
+            }
             gets.retain(|get| !get.reply.is_closed());
             // Neither an error after which the connection is not used again, nor a panic, spoils
             // any other read.
@@ -291,7 +315,7 @@ mod tests {
                 waiting.push(Get { keys: vec![key(n)], returning: WHOLE, reply });
                 answers.push(answer);
             }
-            assert!(waiting.needs_thread());
+            assert!(waiting.needs_thread(real_time()));
         }
         clock.0.store(true, SeqCst);
         Reading { inner: store.inner.clone(), done: false }.run();
@@ -335,6 +359,34 @@ mod tests {
         assert!(waiting.gets.len() <= 3 * MANY, "{} wait", waiting.gets.len());
     }
 
+    /// It waited until more than eight waited.
+    #[test]
+    fn a_read_that_comes_behind_slow_ones_does_not_wait_for_them() {
+        let mut waiting = Waiting::default();
+        let ask = |waiting: &mut Waiting, now| {
+            let (reply, _) = oneshot::channel();
+            waiting.push(Get { keys: Vec::new(), returning: WHOLE, reply });
+            waiting.needs_thread(now)
+        };
+        let began = real_time();
+        for _ in 0..PROMPT {
+            assert!(ask(&mut waiting, began));
+            assert_eq!(waiting.take(began).len(), 1);
+        }
+        assert!(!ask(&mut waiting, began + SLOW - Duration::from_millis(1)));
+        assert!(ask(&mut waiting, began + SLOW));
+        // That thread is on its way.
+        assert!(!ask(&mut waiting, began + SLOW));
+        assert_eq!(waiting.take(began + SLOW).len(), 3);
+        // As long as one of them takes reads, no other is needed.
+        assert!(!ask(&mut waiting, began + SLOW));
+        assert_eq!(waiting.take(began + 2 * SLOW).len(), 1);
+        assert!(!ask(&mut waiting, began + 2 * SLOW));
+        // At most eight read.
+        let more = (3..100_u32).filter(|n| ask(&mut waiting, began + *n * SLOW)).count();
+        assert_eq!(more, THREADS - 3);
+    }
+
     #[tokio::test]
     async fn a_read_whose_thread_never_came_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -343,7 +395,8 @@ mod tests {
         let waiting = || store.inner.readers.gets.0.lock();
         waiting().gets.push_back(Get { keys: vec![key(1)], returning: WHOLE, reply });
         // Two threads are enough for one read.
-        assert_eq!([(); 3].map(|()| waiting().needs_thread()), [true, true, false]);
+        let now = real_time();
+        assert_eq!([(); 3].map(|()| waiting().needs_thread(now)), [true, true, false]);
         let reading = || Reading { inner: store.inner.clone(), done: false };
         let counts = || {
             let waiting = waiting();

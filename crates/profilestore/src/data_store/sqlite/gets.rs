@@ -106,26 +106,36 @@ impl Inner {
             let keys = keys.to_vec();
             return self.read(move |tx| snapshot(tx, &keys, returning)).await;
         }
-        let (reply, answer) = oneshot::channel();
-        let now = real_time();
-        let needs_thread = {
-            let mut waiting = self.readers.gets.0.lock();
-            waiting.push(Get { keys: keys.to_vec(), returning, reply });
-            waiting.needs_thread(now)
-        };
-        if needs_thread {
-            let reading = Reading { inner: self.clone(), done: false };
-            tokio::task::spawn_blocking(move || reading.run());
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let now = real_time();
+            let asked = {
+                let mut waiting = self.readers.gets.0.lock();
+                waiting.push(Get { keys: keys.to_vec(), returning, reply });
+                waiting.needs_thread(now)
+            };
+            if asked {
+                let reading = Reading { inner: self.clone(), done: false };
+                tokio::task::spawn_blocking(move || reading.run());
+            }
+            match answer.await {
+                Ok(answer) => return answer,
+                // As long as its own thread is to come, it is not given back.
+                Err(_) if asked => {
+                    let reason = "the runtime is shutting down".into();
+                    return Err(StoreError::Unavailable { reason });
+                }
+                // The threads were of other runtimes, which have shut down.
+                Err(_) => {}
+            }
         }
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
-        })
     }
 }
 
-/// A thread's part in reading. Dropped early (a runtime that shuts down before the thread began) it
-/// leaves what waits to the other threads; the last one refuses it, so that no caller waits for
-/// ever.
+/// A thread's part in reading, on the runtime of the caller that asked for it. Dropped early (a
+/// runtime that shuts down before the thread began) it leaves what waits to the other threads. The
+/// last one gives it back, so that no caller waits for ever: a caller of another runtime tries
+/// again, and asks for a thread of its own.
 struct Reading {
     inner: Arc<Inner>,
     done: bool,
@@ -191,11 +201,16 @@ impl Drop for Reading {
         if self.done {
             return;
         }
-        let mut waiting = self.inner.readers.gets.0.lock();
-        waiting.threads -= 1;
-        if waiting.threads == 0 {
-            waiting.gets.clear();
-        }
+        let given_back = {
+            let mut waiting = self.inner.readers.gets.0.lock();
+            waiting.threads -= 1;
+            if waiting.threads > 0 {
+                return;
+            }
+            std::mem::take(&mut waiting.gets)
+        };
+        // Its callers are woken, and need the lock.
+        drop(given_back);
     }
 }
 
@@ -204,8 +219,9 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use bytes::Bytes;
-    use futures_util::future::join_all;
+    use futures_util::{FutureExt as _, future::join_all};
     use rusqlite::Connection;
+    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
     use crate::{
@@ -388,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_whose_thread_never_came_is_refused() {
+    async fn a_read_whose_threads_never_came_is_given_back() {
         let dir = tempfile::tempdir().expect("a folder");
         let store = filled(&dir.path().join("players.db"), 0).await;
         let (reply, answer) = oneshot::channel();
@@ -409,5 +425,60 @@ mod tests {
         assert_eq!(counts(), (0, 0));
         // Nothing of that stays.
         assert_eq!(store.read(&[key(1)], WHOLE).await.expect("a read").states.len(), 1);
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().build().expect("a runtime")
+    }
+
+    /// It was refused, as if its own runtime were shutting down.
+    #[test]
+    fn a_read_does_not_end_with_the_runtime_of_another_caller() {
+        let (ending, lasting) = (runtime(), runtime());
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = lasting.block_on(filled(&dir.path().join("players.db"), 2));
+        let waiting = || store.inner.readers.gets.0.lock();
+        let readings: Vec<_> = (0..PROMPT)
+            .map(|_| {
+                assert!(waiting().needs_thread(real_time()));
+                Reading { inner: store.inner.clone(), done: false }
+            })
+            .collect();
+        // They are still to begin when their runtime ends. A blocking task might begin sooner.
+        ending.spawn(async move { readings.into_iter().for_each(Reading::run) });
+        // In the future, so that they are not held to be slow, however long this test takes.
+        waiting().moved = Some(real_time() + Duration::from_secs(600));
+        let keys = [key(0), key(1)];
+        let mut reads: Vec<_> = (0..4).map(|_| store.read(&keys, WHOLE)).collect();
+        for read in &mut reads {
+            assert!(lasting.block_on(async { read.as_mut().now_or_never() }).is_none());
+        }
+        assert_eq!(waiting().threads, PROMPT);
+        drop(ending);
+        assert_eq!(waiting().threads, 0);
+        for read in lasting.block_on(join_all(reads)) {
+            let states = read.expect("a read").states;
+            let values: Vec<_> = states.into_iter().map(|state| state.value).collect();
+            assert_eq!(values, [Some(value(0)), Some(value(1))]);
+        }
+    }
+
+    #[test]
+    fn a_read_on_a_runtime_that_has_ended_is_refused() {
+        let (ended, lasting) = (runtime(), runtime());
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = lasting.block_on(filled(&dir.path().join("players.db"), 1));
+        let (handle, keys) = (ended.handle().clone(), [key(0)]);
+        drop(ended);
+        {
+            let _entered = handle.enter();
+            match store.read(&keys, WHOLE).now_or_never() {
+                Some(Err(StoreError::Unavailable { reason })) => {
+                    assert_eq!(reason, "the runtime is shutting down");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(lasting.block_on(store.read(&keys, WHOLE)).is_ok());
     }
 }

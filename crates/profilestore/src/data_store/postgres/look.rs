@@ -1,33 +1,27 @@
 //! A look at one key in one round trip: the read before a session begins, and the check of a holder
 //! that has heard of something.
 //!
-//! One statement reads the row, its holder's server, the time and the store's incarnation. It sees
-//! one moment, so it needs no transaction around it. Messages are not in it: where some wait that
-//! are to be shown, the key is read as many keys are.
+//! Two statements are sent together. One reads the row with its holder's server, and sees one moment
+//! by itself; the time and the store's incarnation may be of the moment before. So no transaction is
+//! needed around them. Messages are not read: where some wait that are to be shown, the key is read
+//! as many keys are.
+
+use uuid::Uuid;
 
 use super::{
     Inner,
     batch::{Batch, Shown},
     connect::Step,
+    load::{FACTS, HEADS},
     queue::Reply,
     reader::{Question, nothing},
     schema,
-    state::{HEAD_COLUMNS, Head, get, head_columns, own_columns, server_columns},
+    state::{HEAD_COLUMNS, Head, get},
 };
 use crate::{
     data_store::{Change, Commit, CommitId, Incarnation, Returning, Snapshot, StoreError},
     key::ProfileKey,
 };
-
-pub(super) const LOOK: &str = concat!(
-    "SELECT ",
-    head_columns!(),
-    ", CASE WHEN $4::bool THEN h.checksum END, CASE WHEN $4::bool THEN h.value END, \
-     floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, \
-     (SELECT m.value FROM meta m WHERE m.name = 'incarnation'), (SELECT o.id FROM settled o WHERE o.id = $5::uuid) \
-     FROM (SELECT 1) one LEFT JOIN head h ON h.store = $1 AND h.scope = $2 AND h.key = $3 \
-     LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder])"
-);
 
 /// What a look found.
 struct Seen {
@@ -80,32 +74,29 @@ impl Inner {
         returning: Returning,
         commit: Option<CommitId>,
     ) -> Result<Seen, StoreError> {
-        let step = Step::new(LOOK)
-            .with(key.store())
-            .with(key.scope())
-            .with(key.key())
-            .with(returning.value)
-            .with(commit.map(|id| id.0));
-        let rows = self.ask(Question::Steps { steps: &[step], snapshot: false }).await?;
-        let row = rows.first().and_then(|rows| rows.first()).ok_or_else(nothing)?;
-        let now_ms = self.test_time().map_or_else(|| get(row, HEAD_COLUMNS + 2), Ok)?;
-        self.lone.note_time(self.pool.dialer.options.env.now(), now_ms);
-        let head = if get::<Option<i64>>(row, 0)?.is_none() {
-            Ok(Head::absent(key.clone()))
-        } else {
-            Head::of_row(key.clone(), row, 0)
+        let ids: Vec<Uuid> = commit.iter().map(|id| id.0).collect();
+        let row = Step::keys(HEADS, std::iter::once(key)).with(vec![returning.value]);
+        let steps = [Step::new(FACTS).with(ids), row];
+        let rows = self.ask(Question::Steps { steps: &steps, snapshot: false }).await?;
+        let [facts, rows] = &rows[..] else { return Err(nothing()) };
+        let facts = facts.first().ok_or_else(nothing)?;
+        let now_ms = self.test_time().map_or_else(|| get(facts, 0), Ok)?;
+        let incarnation = schema::incarnation(get(facts, 1)?)?;
+        let is_settled = get::<Option<Uuid>>(facts, 2)?.is_some();
+        let head = match rows.first() {
+            Some(row) => Head::of_row(key.clone(), row, 0),
+            None => Ok(Head::absent(key.clone())),
         };
-        if let Ok(head) = &head {
-            self.remembered.note(head);
+        match &head {
+            Ok(head) => self.remembered.note(head),
+            Err(_) => self.remembered.forget(key),
         }
         let head = head.and_then(|mut head| {
-            if returning.value && head.exists {
-                head.read_value(row, HEAD_COLUMNS)?;
+            if let Some(row) = rows.first().filter(|_| returning.value) {
+                head.read_value(row, HEAD_COLUMNS + 1)?;
             }
             Ok(head)
         });
-        let incarnation = schema::incarnation(get(row, HEAD_COLUMNS + 3)?)?;
-        let is_settled = get::<Option<uuid::Uuid>>(row, HEAD_COLUMNS + 4)?.is_some();
         Ok(Seen { now_ms, incarnation, head, is_settled })
     }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::{
     PostgresOptions,
     connect::{Conn, Dialer},
-    load, lone, look, migrate, reader, remembered, statements, sweep,
+    load, lone, migrate, reader, remembered, statements, sweep,
 };
 use crate::env::Env;
 
@@ -21,20 +21,19 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 63] = statements! {
+const STATEMENTS: [(&str, &str); 62] = statements! {
     load: HEADS, HEADS_CHANGED, HEADS_CHECKED, HOLDERS, SERVERS, SERVERS_CHECKED, SERVERS_CHANGED, SERVERS_REHOSTED, MESSAGES, INBOXES, USED, VERSIONS, HISTORY, FACTS, EMPTY_HEADS;
     statements: INSERT_HEADS, UPDATE_DATA, UPDATE_REST, UPDATE_ALL, KEEP_VERSIONS, PIN_VERSIONS, FORGET_USERS, ADD_USERS, RECEIPTS,
         REMOVE_MESSAGES, EDIT_MESSAGES, INSERT_MESSAGES, ERASE_VERSIONS, INSERT_LINKS, ERASE_LINKS, ERASE_RECEIPTS, ERASE_MESSAGES, INSERT_SERVERS,
         RENEW_SERVERS, REHOST_SERVERS, BURY_SERVERS, FORGET_NOTICES, INSERT_OUTCOMES, LEAVE_NOTICES, INBOXES, VALUES, NOTICES;
     lone: SAVE, SAVE_AND_KEEP;
-    look: LOOK;
     remembered: CHANGE, CHANGE_AND_SAVE;
     reader: NOW, SERVERS, VERSION_NUMBERED, VERSION_LABELLED, VERSIONS_UP, VERSIONS_DOWN, LINKS;
     sweep: KEYS, VERSIONS, LINKS, RECEIPTS, OUTCOMES, UNTIMED, FORGET_OUTCOMES, SERVERS, NOTICES;
 };
 
 /// What a statement may look through, because that is what it is for.
-const MEANT: [(&str, &str); 16] = [
+const MEANT: [(&str, &str); 15] = [
     // Every server row is what is asked for.
     ("reader::SERVERS", "server"),
     // The kept versions of one key: a label has no index, and is looked up by hand.
@@ -54,7 +53,6 @@ const MEANT: [(&str, &str); 16] = [
     ("load::FACTS", "meta"),
     ("lone::SAVE", "meta"),
     ("lone::SAVE_AND_KEEP", "meta"),
-    ("look::LOOK", "meta"),
     ("remembered::CHANGE", "meta"),
     ("remembered::CHANGE_AND_SAVE", "meta"),
 ];
@@ -210,7 +208,6 @@ fn every_statement_is_looked_at() {
     let files = [
         ("load", include_str!("load.rs")),
         ("lone", include_str!("lone.rs")),
-        ("look", include_str!("look.rs")),
         ("remembered", include_str!("remembered.rs")),
         ("statements", include_str!("statements.rs")),
         ("reader", include_str!("reader.rs")),

@@ -1,5 +1,4 @@
-//! A lone change of one profile in one round trip: its lease, with or without a save, or a save by
-//! a game server that is hosted.
+//! A lone change of one profile's lease in one round trip, with or without a save.
 //!
 //! The commit is judged by the shared rules, as every other, but on the key's row as it was last
 //! seen here: by the look or the commit just before, most often. One statement, which is a
@@ -38,7 +37,7 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, HostId, ServerId, ServerRow, StoreError,
+        Change, Commit, HostId, LeaseState, ServerId, ServerRow, StoreError,
         checksum::{Covered, checksum},
         rules::{self, Outcome},
     },
@@ -47,6 +46,9 @@ use crate::{
 
 /// How many rows are remembered.
 const MOST_KEYS: usize = 1 << 13;
+
+/// A row with more users than fit here is not remembered.
+const MOST_BYTES_OF_USERS: usize = 1 << 10;
 
 /// What `seen` holds besides the key is read whole: the server joins it as one row.
 macro_rules! update {
@@ -120,7 +122,7 @@ impl Remembered {
     /// Takes in what a key's row is.
     pub(super) fn note(&self, head: &Head) {
         let mut heads = self.heads.lock();
-        if !head.exists {
+        if !head.exists || has_document(&head.lease) || head.users.len() > MOST_BYTES_OF_USERS {
             heads.remove(&head.key);
             return;
         }
@@ -148,28 +150,32 @@ impl Remembered {
         self.heads.lock().get(key).cloned()
     }
 
-    fn forget(&self, key: &ProfileKey) {
+    pub(super) fn forget(&self, key: &ProfileKey) {
         self.heads.lock().remove(key);
     }
 }
 
-/// The profile of a commit that changes nothing but that, without messages: its lease, its data, or
-/// both. Not one of a plain save alone, which needs no memory.
+/// Whether a lease came with a document, which has no bound of its own.
+fn has_document(lease: &LeaseState) -> bool {
+    lease.holder.as_ref().is_some_and(|holder| holder.document.is_some())
+        || lease.request.as_ref().is_some_and(|request| request.document.is_some())
+}
+
+/// The profile of a commit that changes its lease, and nothing else but its data.
 fn changed(commit: &Commit) -> Option<&ProfileKey> {
     let [key] = rules::keys_of(commit)[..] else { return None };
-    let known = |change: &Change| match change {
-        Change::Lease { .. } | Change::Check { .. } | Change::CheckHost { .. } => true,
-        // The first version tells when the profile was created, which is not written here.
-        Change::Write { version, imported, .. } => *version > 0 && imported.is_none(),
-        _ => false,
-    };
-    let is_save = |change: &Change| matches!(change, Change::Write { .. });
-    let count = |of: fn(&Change) -> bool| commit.changes.iter().filter(|change| of(change)).count();
-    let once = count(|change| matches!(change, Change::Lease { .. })) < 2
-        && count(|change| matches!(change, Change::Write { .. })) < 2
-        && count(|change| matches!(change, Change::CheckHost { .. })) < 2;
-    let is_plain = matches!(&commit.changes[..], [change] if is_save(change));
-    (once && !is_plain && commit.changes.iter().all(known)).then_some(key)
+    let (mut leases, mut saves, mut hosts) = (0, 0, 0);
+    for change in &commit.changes {
+        match change {
+            Change::Lease { .. } => leases += 1,
+            Change::CheckHost { .. } => hosts += 1,
+            // The first version tells when the profile was created, which is not written here.
+            Change::Write { version: 1.., imported: None, .. } => saves += 1,
+            Change::Check { .. } => {}
+            _ => return None,
+        }
+    }
+    (leases == 1 && saves < 2 && hosts < 2).then_some(key)
 }
 
 /// The game server whose host a commit asks about, and the host.

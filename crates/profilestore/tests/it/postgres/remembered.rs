@@ -1,4 +1,4 @@
-//! Looks at one profile, and lone changes of one whose row is remembered: one statement each, and
+//! Looks at one profile, and lone changes of one whose row is remembered: one round trip each, and
 //! the judgement of the rules where the row is another by now.
 
 use profilestore::{
@@ -78,7 +78,7 @@ async fn one_statement(watched: &mut Watched, changes: Vec<Change>, returning: R
 
 /// Also of a profile that is not there; but the messages that wait are read with the row.
 #[tokio::test]
-async fn a_look_is_one_statement() {
+async fn a_look_is_one_round_trip() {
     let clock = ManualClock::default();
     let mut watched = Watched::start(&clock).await;
     let store = watched.stores[0].clone();
@@ -108,7 +108,8 @@ async fn a_look_is_one_statement() {
         assert_eq!(checked.states, std::slice::from_ref(&found));
         assert_eq!(found.inbox.map(|inbox| inbox.len()), Some(round / 2));
         if round < 2 {
-            assert_eq!((looked, checks), (1, 1));
+            // Without a transaction around them.
+            assert_eq!((looked, checks), (2, 2));
         }
         let err = store.commit_one(check(1)).await.unwrap_err();
         assert_eq!(err.conflict(), Some(&ConflictKind::Epoch), "{err}");

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Inner, Trouble, busy::real_time, reader::panicked, state::Tx};
+use super::{Inner, Trouble, busy::real_time, state::Tx};
 use crate::{
     data_store::{Returning, Snapshot, StoreError},
     key::ProfileKey,
@@ -212,6 +212,11 @@ impl Drop for Reading {
         // Its callers are woken, and need the lock.
         drop(given_back);
     }
+}
+
+/// What the caller of a read that panicked is told.
+pub(super) fn panicked() -> StoreError {
+    StoreError::Unavailable { reason: "the read panicked".into() }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Inner, Trouble,
-    gets::Gets,
+    gets::{Gets, panicked},
     head::{HEAD_COLUMNS, Head},
     schema,
     state::Tx,
@@ -96,11 +96,6 @@ impl Inner {
         });
         checked.await.unwrap_or_else(|err| vec![Err(err); count])
     }
-}
-
-/// What the caller of a read that panicked is told.
-pub(super) fn panicked() -> StoreError {
-    StoreError::Unavailable { reason: "the read panicked".into() }
 }
 
 fn in_transaction<T>(

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{
+    Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -90,12 +92,31 @@ enum Command {
     DemoServer(DemoServer),
 }
 
+/// The options of every command that `test` refuses: by what they are known here, and as they are
+/// given.
+const NOT_OF_TEST: [(&str, &str); 3] =
+    [("named", "--store"), ("messenger", "--messenger"), ("config", "--config")];
+
 impl Args {
+    /// The whole command line. The help of `test` does not list what `test` refuses.
+    pub(crate) fn whole() -> clap::Command {
+        let whole = Self::command();
+        let hidden: Vec<Arg> = whole
+            .get_arguments()
+            .filter(|arg| NOT_OF_TEST.iter().any(|(id, _)| arg.get_id().as_str() == *id))
+            .map(|arg| arg.clone().hide(true))
+            .collect();
+        whole.mut_subcommands(|command| {
+            // An option of a command's own takes the place of the one of every command.
+            if command.get_name() == "test" { command.args(hidden.clone()) } else { command }
+        })
+    }
+
     /// What the command line says; ends the process when it is wrong.
     pub(crate) fn read() -> Result<Self, Failure> {
-        let given = Self::command().get_matches();
+        let given = Self::whole().get_matches();
         let mut args = Self::from_arg_matches(&given)
-            .unwrap_or_else(|error| error.format(&mut Self::command()).exit());
+            .unwrap_or_else(|error| error.format(&mut Self::whole()).exit());
         args.refuse_unused(&given)?;
         // The server reads the whole file itself, and says all that is wrong with it at once.
         if let Some(file) = &args.app.config
@@ -115,9 +136,8 @@ impl Args {
         if !matches!(self.command, Command::Test(_)) {
             return Ok(());
         }
-        let options = [("named", "--store"), ("messenger", "--messenger"), ("config", "--config")];
         let is_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
-        match options.into_iter().find(|(id, _)| is_given(id)) {
+        match NOT_OF_TEST.into_iter().find(|(id, _)| is_given(id)) {
             Some((_, option)) => Err(Failure::Usage(format!(
                 "test does not use {option}: each file of tests has a store of its own, in memory; \
                  leave {option} out, or play the game on a store with `profilestore run`"
@@ -212,6 +232,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Args::command().debug_assert();
+        Args::whole().debug_assert();
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args as ClapArgs, CommandFactory};
+use clap::Args as ClapArgs;
 use clap_complete::Shell;
 
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) struct Man {
 impl Completions {
     pub(crate) fn run(self) -> Result<Status, Failure> {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Args::command(), "profilestore", &mut text);
+        clap_complete::generate(self.shell, &mut Args::whole(), "profilestore", &mut text);
         io::Write::write_all(&mut io::stdout().lock(), &text)?;
         Ok(Status::Fine)
     }
@@ -58,5 +58,5 @@ impl Man {
 
 fn write(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Args::command(), folder)
+    clap_mangen::generate_to(Args::whole(), folder)
 }

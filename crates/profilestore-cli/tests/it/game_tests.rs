@@ -371,6 +371,20 @@ fn wrong_options_of_tests_are_code_2() {
     assert!(ran.code == 0 && !place.path("game.db").exists(), "{ran:?}");
 }
 
+/// The help named them, and the command refused them.
+#[test]
+fn the_help_of_test_lists_no_option_that_test_refuses() {
+    let place = Place::new();
+    for help in ["--help", "-h"] {
+        let printed = place.ok(&["test", help]);
+        for option in ["--store", "--messenger", "--config"] {
+            assert!(!printed.contains(option), "{option}: {printed}");
+        }
+        assert!(printed.contains("--json") && printed.contains("--seeds"), "{printed}");
+        assert!(place.ok(&["run", help]).contains("--store"));
+    }
+}
+
 /// It failed the run, though its path did not have what was asked for. So did one whose `afterAll`
 /// fails beside the broken block.
 #[test]

@@ -118,6 +118,27 @@ fn what_holds_is_not_shown() {
     assert_eq!(report.failures().count(), 3, "{report:?}");
 }
 
+/// `toBe` failed: "expected nan to equal nan".
+#[test]
+fn nan_is_nan_to_the_matchers_of_jest() {
+    let report = test(
+        "return function()
+            it('holds', function()
+                expect(0 / 0).toBe(0 / 0)
+                expect(0 / 0).toEqual(0 / 0)
+                expect({ rate = 0 / 0 }).toEqual({ rate = 0 / 0 })
+                expect(0 / 0).never.toBe(1)
+                expect(1).never.toEqual(0 / 0)
+                expect(0 / 0).never.to.equal(0 / 0)
+            end)
+            it('refuses', function() expect(0 / 0).toBe(1) end)
+        end",
+        |_| {},
+    );
+    assert_eq!(words(&report), ["Some/holds passed", "Some/refuses failed"], "{report:?}");
+    assert!(problem(&report, 1).contains("expected nan to equal 1\n"), "{report:?}");
+}
+
 #[test]
 fn a_thrown_table_is_told_by_its_content() {
     let report = test(

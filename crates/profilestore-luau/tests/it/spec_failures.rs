@@ -139,6 +139,48 @@ fn nan_is_nan_to_the_matchers_of_jest() {
     assert!(problem(&report, 1).contains("expected nan to equal 1\n"), "{report:?}");
 }
 
+/// Two buffers of the same bytes were not equal.
+#[test]
+fn buffers_are_equal_by_what_is_in_them() {
+    let report = test(
+        "return function()
+            local of = buffer.fromstring
+            it('holds', function()
+                expect(of('abc')).toEqual(of('abc'))
+                expect({ data = of('') }).toStrictEqual({ data = of('') })
+                expect(of('abc')).never.toEqual(of('abd'))
+                expect(of('abc')).never.toEqual('abc')
+                expect(of('abc')).never.toBe(of('abc'))
+            end)
+            it('a byte', function() expect(of('abc')).toEqual(of('aBc')) end)
+            it('the length', function() expect(of('a')).toEqual(of('ab')) end)
+            it('in a table', function()
+                local deep = { x = { of('same'), of('abc') } }
+                expect(deep).toEqual({ x = { of('same'), of('ab') } })
+            end)
+            it('two', function() expect(of('abc')).toBe(of('abc')) end)
+        end",
+        |_| {},
+    );
+    for (at, said) in [
+        (
+            1,
+            "expected equal buffers: a buffer of 3 bytes with 0x62 at byte 1, expected a buffer \
+             of 3 bytes with 0x42 at byte 1\n",
+        ),
+        (2, "a buffer of 1 byte, expected a buffer of 2 bytes with 0x62 at byte 1\n"),
+        (
+            3,
+            "expected equal tables: at .x[2]: a buffer of 3 bytes with 0x63 at byte 2, expected a \
+             buffer of 2 bytes\n",
+        ),
+        (4, "they are two buffers, and toEqual compares what is in them\n"),
+    ] {
+        assert!(problem(&report, at).contains(said), "{}", problem(&report, at));
+    }
+    assert_eq!(report.failures().count(), 4, "{report:?}");
+}
+
 #[test]
 fn a_thrown_table_is_told_by_its_content() {
     let report = test(

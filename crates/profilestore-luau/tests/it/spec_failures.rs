@@ -181,6 +181,52 @@ fn buffers_are_equal_by_what_is_in_them() {
     assert_eq!(report.failures().count(), 4, "{report:?}");
 }
 
+/// Nothing was said of the blocks beside the test in focus.
+#[test]
+fn a_block_whose_description_fails_is_a_failure_whatever_is_in_focus() {
+    for focus in ["fit", "it.only", "it.only.each({ 1 })"] {
+        let report = test(
+            &"return function()
+                FOCUS('chosen', function() end)
+                describe('broken', function() error('oops') end)
+                describe('outer', function()
+                    it('beside', function() error('runs') end)
+                    describe('inner', function()
+                        it('is declared before', function() error('runs') end)
+                        error('oops')
+                    end)
+                end)
+                describe.skip('off', function() error('runs') end)
+            end"
+            .replace("FOCUS", focus),
+            |_| {},
+        );
+        assert_eq!(
+            words(&report),
+            [
+                "Some/chosen passed",
+                "Some/broken/(its description) failed",
+                "Some/outer/beside skipped",
+                "Some/outer/inner/(its description) failed",
+            ],
+            "{focus}: {report:?}"
+        );
+        assert!(problem(&report, 1).contains("oops"), "{report:?}");
+    }
+    let report = test(
+        "return function()
+            describe.only('chosen', function() it('runs', function() end) end)
+            describe('broken', function() error('oops') end)
+        end",
+        |_| {},
+    );
+    assert_eq!(
+        words(&report),
+        ["Some/chosen/runs passed", "Some/broken/(its description) failed"],
+        "{report:?}"
+    );
+}
+
 #[test]
 fn a_thrown_table_is_told_by_its_content() {
     let report = test(

@@ -7,7 +7,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::{
     output::{Line, Output},
-    vm::{Failed, coverage::Lines},
+    vm::{Failed, Limits, coverage::Lines},
 };
 
 /// How a file's tests are run. See [`GameBuilder::test`](crate::GameBuilder::test).
@@ -109,9 +111,14 @@ pub(crate) struct Collector {
     only: Option<String>,
     /// Whether lines that run are counted.
     pub(crate) coverage: bool,
+    /// How long what the tests left behind may go on, really.
+    patience: Duration,
     inner: Mutex<Inner>,
     done: Notify,
 }
+
+/// How many steps of [`Limits::step`] what the tests left behind may go on for: a minute.
+const STEPS_AFTERWARDS: u32 = 6;
 
 #[derive(Default)]
 struct Inner {
@@ -123,6 +130,10 @@ struct Inner {
     /// Of the first server: during which test the thread that runs was started. Tests count from 1,
     /// in the order of their results; 0 is none.
     test: Arc<AtomicUsize>,
+    /// Dropped when what the tests left behind has ended in time.
+    afterwards: Option<Sender<()>>,
+    /// It did not.
+    given_up: bool,
 }
 
 struct Current {
@@ -132,9 +143,10 @@ struct Current {
 }
 
 impl Collector {
-    pub(crate) fn new(options: &SpecOptions) -> Self {
+    pub(crate) fn new(options: &SpecOptions, limits: Limits) -> Self {
         let SpecOptions { only, coverage, .. } = options.clone();
-        Self { only, coverage, inner: Mutex::default(), done: Notify::new() }
+        let patience = limits.step.saturating_mul(STEPS_AFTERWARDS);
+        Self { only, coverage, patience, inner: Mutex::default(), done: Notify::new() }
     }
 
     /// What was counted on a server.
@@ -181,7 +193,37 @@ impl Collector {
         self.inner.lock().results.push(SpecResult { path, outcome, lines, took });
     }
 
+    /// The last test is over, and what the tests left behind goes on. How long it may do so in the
+    /// game's time bounds nothing when that stands still: it does while a thread calls what answers
+    /// at once, again and again. So this is bounded by the computer's time, too.
+    pub(crate) fn goes_on(self: &Arc<Self>) {
+        let (ended, ends) = mpsc::channel();
+        self.inner.lock().afterwards = Some(ended);
+        let (me, patience) = (Arc::downgrade(self), self.patience);
+        let watch = thread::Builder::new().name("profilestore-tests".into());
+        // Without the thread, the game's time alone bounds it.
+        let _ = watch.spawn(move || {
+            if ends.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
+                && let Some(me) = me.upgrade()
+            {
+                me.give_up();
+            }
+        });
+    }
+
+    fn give_up(&self) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.afterwards.take().is_none() {
+                return;
+            }
+            inner.given_up = true;
+        }
+        self.done.notify_one();
+    }
+
     pub(crate) fn all_ended(&self) {
+        self.inner.lock().afterwards = None;
         self.done.notify_one();
     }
 
@@ -190,9 +232,15 @@ impl Collector {
         self.done.notified().await;
     }
 
+    /// Whether what the tests left behind went on for too long: it is not waited for any more.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.inner.lock().given_up
+    }
+
     /// What came of all, once the game is over and these profiles could not be saved.
     pub(crate) fn report(&self, not_saved: &[String]) -> SpecReport {
-        let Inner { mut results, loose, lines, .. } = std::mem::take(&mut *self.inner.lock());
+        let inner = std::mem::take(&mut *self.inner.lock());
+        let Inner { mut results, loose, lines, given_up, .. } = inner;
         let mut outside = |name: &str, problem: Option<String>, lines: Vec<(Line, String)>| {
             if let Some(problem) = problem {
                 let (path, outcome) = (vec![name.to_owned()], Outcome::Failed(problem));
@@ -201,6 +249,14 @@ impl Collector {
         };
         let problem = errors(&loose).next();
         outside("(outside of the tests)", problem, loose);
+        let left = given_up.then(|| {
+            format!(
+                "threads that tests left behind still ran {:?} after the last test, and were \
+                 stopped: a test ends what it starts, such as a loop that never waits for a time",
+                self.patience
+            )
+        });
+        outside("(what the tests left behind)", left, Vec::new());
         let not_saved = (!not_saved.is_empty()).then(|| not_saved.join("\n"));
         outside("(what could not be saved)", not_saved, Vec::new());
         SpecReport { results, coverage: lines }

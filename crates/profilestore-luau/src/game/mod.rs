@@ -270,10 +270,11 @@ impl GameBuilder {
     }
 
     /// Runs the tests of a file of the game's tree, one after another on the first server. The
-    /// lines that scripts print are in the report. What the tests leave behind goes on for 5 s of the
-    /// game's time.
+    /// lines that scripts print are in the report. What the tests leave behind goes on for 5 s of
+    /// the game's time. It is stopped when that really takes six times [`Limits::step`], which is a
+    /// failure.
     pub fn test(mut self, file: &str, options: &SpecOptions) -> Result<SpecReport, Failed> {
-        let collector = Arc::new(Collector::new(options));
+        let collector = Arc::new(Collector::new(options, self.limits));
         self.output = Some(collector.clone());
         self.specs = Some(collector.clone());
         let report = self.run_through(Plays::Spec(file, options))?;
@@ -366,6 +367,10 @@ impl GameBuilder {
             world.started(opening.server);
         };
         (report.played, report.players) = (began.elapsed(), world.joined());
+        if specs.as_ref().is_some_and(|specs| specs.has_given_up()) {
+            // The game's time may stand still as long as their threads run.
+            join_all(servers.iter().map(Server::abandon)).await;
+        }
         for closed in join_all(servers.iter().map(|server| server.close(nothing_left))).await {
             report.add(closed?);
         }

@@ -79,6 +79,34 @@ fn a_test_that_never_waits_is_stopped_and_the_others_go_on() {
     assert!(words(&report).contains(&"(the file) failed".to_owned()), "{report:?}");
 }
 
+/// The run never ended: as long as calls are answered at once, no virtual time passes.
+#[test]
+fn what_the_tests_leave_behind_is_bounded_in_real_time() {
+    let mut limits = Limits::default();
+    limits.step = Duration::from_millis(500);
+    let report = test_within(
+        limits,
+        "local Messages = game:GetService('MessagingService')
+        return function()
+            it('leaves a loop', function()
+                task.defer(function()
+                    while true do
+                        Messages:SubscribeAsync('topic', print):Disconnect()
+                    end
+                end)
+            end)
+        end",
+        |_| {},
+    );
+    assert_eq!(
+        words(&report),
+        ["Some/leaves a loop passed", "(what the tests left behind) failed"],
+        "{report:?}"
+    );
+    let said = "threads that tests left behind still ran 3s after the last test, and were stopped";
+    assert!(problem(&report, 1).starts_with(said), "{report:?}");
+}
+
 #[test]
 fn a_test_speaks_for_a_players_client() {
     let report = test(

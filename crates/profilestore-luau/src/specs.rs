@@ -65,15 +65,30 @@ pub struct SpecResult {
     pub lines: Vec<(Line, String)>,
     /// How long it took, really.
     pub took: Duration,
+    /// The last calls that [`GameBuilder::errors`](crate::GameBuilder::errors) made fail while it
+    /// ran, or between the test before and it: at most 5.
+    pub failed_calls: Vec<String>,
+}
+
+/// How many of the calls that were made to fail are kept.
+const FAILED_CALLS: usize = 5;
+
+fn note_failed(calls: &mut Vec<String>, call: String) {
+    calls.push(call);
+    let more = calls.len().saturating_sub(FAILED_CALLS);
+    calls.drain(..more);
 }
 
 impl SpecResult {
-    /// A thread of this test ended with an error after the test.
-    fn fail_late(&mut self, text: &str) {
+    /// A thread of this test ended with an error after the test, where these calls had failed.
+    fn fail_late(&mut self, text: &str, failed_calls: &[String]) {
         let text = format!("after this test had ended, in a thread of it: {text}");
         self.lines.push((Line::Error, text.clone()));
         if !matches!(self.outcome, Outcome::Failed(_)) {
             self.outcome = Outcome::Failed(text);
+            for call in failed_calls {
+                note_failed(&mut self.failed_calls, call.clone());
+            }
         }
     }
 }
@@ -96,7 +111,8 @@ impl SpecReport {
     #[must_use]
     pub fn without_game(failed: &Failed) -> Self {
         let (path, outcome) = (vec!["(the game)".to_owned()], Outcome::Failed(failed.to_string()));
-        let result = SpecResult { path, outcome, lines: Vec::new(), took: Duration::ZERO };
+        let (lines, took, failed_calls) = (Vec::new(), Duration::ZERO, Vec::new());
+        let result = SpecResult { path, outcome, lines, took, failed_calls };
         Self { results: vec![result], coverage: BTreeMap::new() }
     }
 
@@ -113,6 +129,8 @@ pub(crate) struct Collector {
     pub(crate) coverage: bool,
     /// How long what the tests left behind may go on, really.
     patience: Duration,
+    /// Whether calls are made to fail.
+    errors: bool,
     inner: Mutex<Inner>,
     done: Notify,
 }
@@ -134,6 +152,8 @@ struct Inner {
     afterwards: Option<Sender<()>>,
     /// It did not.
     given_up: bool,
+    /// The last calls that were made to fail since the last test that has ended.
+    failed_calls: Vec<String>,
 }
 
 struct Current {
@@ -143,10 +163,10 @@ struct Current {
 }
 
 impl Collector {
-    pub(crate) fn new(options: &SpecOptions, limits: Limits) -> Self {
+    pub(crate) fn new(options: &SpecOptions, limits: Limits, errors: bool) -> Self {
         let SpecOptions { only, coverage, .. } = options.clone();
         let patience = limits.step.saturating_mul(STEPS_AFTERWARDS);
-        Self { only, coverage, patience, inner: Mutex::default(), done: Notify::new() }
+        Self { only, coverage, patience, errors, inner: Mutex::default(), done: Notify::new() }
     }
 
     /// What was counted on a server.
@@ -157,6 +177,13 @@ impl Collector {
             for (line, hits) in counted {
                 *lines.entry(line).or_default() += hits;
             }
+        }
+    }
+
+    /// A call was made to fail. Without errors that were asked for, it failed for another reason.
+    pub(crate) fn call_failed(&self, call: String) {
+        if self.errors {
+            note_failed(&mut self.inner.lock().failed_calls, call);
         }
     }
 
@@ -185,12 +212,15 @@ impl Collector {
         let problem = last.or(problem).or_else(|| errors(&lines).next());
         let outcome = problem.map_or(Outcome::Passed, Outcome::Failed);
         let took = now().duration_since(began);
-        inner.results.push(SpecResult { path, outcome, lines, took });
+        let failed_calls = std::mem::take(&mut inner.failed_calls);
+        inner.results.push(SpecResult { path, outcome, lines, took, failed_calls });
     }
 
     pub(crate) fn skipped(&self, path: Vec<String>) {
         let (outcome, lines, took) = (Outcome::Skipped, Vec::new(), Duration::ZERO);
-        self.inner.lock().results.push(SpecResult { path, outcome, lines, took });
+        let failed_calls = Vec::new();
+        let result = SpecResult { path, outcome, lines, took, failed_calls };
+        self.inner.lock().results.push(result);
     }
 
     /// The last test is over, and what the tests left behind goes on. How long it may do so in the
@@ -240,11 +270,12 @@ impl Collector {
     /// What came of all, once the game is over and these profiles could not be saved.
     pub(crate) fn report(&self, not_saved: &[String]) -> SpecReport {
         let inner = std::mem::take(&mut *self.inner.lock());
-        let Inner { mut results, loose, lines, given_up, .. } = inner;
+        let Inner { mut results, loose, lines, given_up, failed_calls, .. } = inner;
         let mut outside = |name: &str, problem: Option<String>, lines: Vec<(Line, String)>| {
             if let Some(problem) = problem {
                 let (path, outcome) = (vec![name.to_owned()], Outcome::Failed(problem));
-                results.push(SpecResult { path, outcome, lines, took: Duration::ZERO });
+                let (took, failed_calls) = (Duration::ZERO, failed_calls.clone());
+                results.push(SpecResult { path, outcome, lines, took, failed_calls });
             }
         };
         let problem = errors(&loose).next();
@@ -276,11 +307,11 @@ impl fmt::Debug for Collector {
 impl Output for Collector {
     fn line(&self, server: usize, kind: Line, text: &str) {
         let mut inner = self.inner.lock();
-        let Inner { results, current, loose, test, .. } = &mut *inner;
+        let Inner { results, current, loose, test, failed_calls, .. } = &mut *inner;
         if kind == Line::Error && server == 1 {
             let started = test.load(Ordering::Relaxed);
             if let Some(over) = started.checked_sub(1).and_then(|at| results.get_mut(at)) {
-                over.fail_late(text);
+                over.fail_late(text, failed_calls);
                 return;
             }
         }

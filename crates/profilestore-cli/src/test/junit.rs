@@ -6,7 +6,7 @@ use profilestore_luau::{Outcome, SpecResult};
 
 use super::{
     play::Tested,
-    report::{name_of, printed, word_of},
+    report::{failed_calls, name_of, printed, word_of},
 };
 
 pub(super) fn document(results: &[Tested]) -> String {
@@ -61,8 +61,11 @@ fn case(text: &mut String, tested: &Tested, result: &SpecResult) {
                 escaped(&again.unwrap_or_default())
             );
             let lines = printed(result).into_iter();
-            let lines: Vec<_> =
-                lines.map(|(kind, text)| format!("{}: {text}", word_of(kind))).collect();
+            let calls = failed_calls(result).iter().map(|call| format!("made to fail: {call}"));
+            let lines: Vec<_> = lines
+                .map(|(kind, text)| format!("{}: {text}", word_of(kind)))
+                .chain(calls)
+                .collect();
             if !lines.is_empty() {
                 let lines = escaped(&lines.join("\n"));
                 let _ = writeln!(text, "      <system-out>{lines}</system-out>");

@@ -84,7 +84,18 @@ fn failure(
             line(out, format_args!("      {}", without_tabs(part)))?;
         }
     }
+    for call in failed_calls(result) {
+        line(out, format_args!("    made to fail: {call}"))?;
+    }
     Ok(())
+}
+
+/// The last calls that --errors made fail while a test ran that failed.
+pub(super) fn failed_calls(result: &SpecResult) -> &[String] {
+    match result.outcome {
+        Outcome::Failed(_) => result.failed_calls.as_slice(),
+        _ => &[],
+    }
 }
 
 /// What was printed while a test ran that failed, but for the problem itself.
@@ -137,6 +148,7 @@ pub(super) fn json(results: &[Tested]) -> Result<(), Failure> {
                 "outcome": outcome,
                 "problem": problem,
                 "output": output,
+                "failed_calls": failed_calls(result),
                 "again": again,
                 "seed": tested.seed,
                 "took_ms": result.took.as_secs_f64() * 1000.0,

@@ -6,7 +6,7 @@ use std::{
     net::TcpListener,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Ran, game_tests::project, lines};
 
@@ -194,6 +194,44 @@ fn what_programs_read_has_the_command_and_what_was_printed() {
     ] {
         assert!(junit.contains(part), "{part}: {junit}");
     }
+}
+
+/// Which call had failed on purpose could be read nowhere.
+#[test]
+fn a_failure_names_the_last_calls_that_were_made_to_fail() {
+    let spec = "return function()
+        local store = game:GetService('DataStoreService'):GetDataStore('Coins')
+        it('saves', function()
+            for n = 1, 7 do pcall(store.SetAsync, store, `player {n}`, n) end
+            store:GetAsync('last')
+        end)
+        it('holds', function() pcall(store.RemoveAsync, store, 'key') end)
+        it('loads', function()
+            local ProfileStore = require(game.ServerScriptService.ProfileStore)
+            task.spawn(function() ProfileStore.New('PlayerData', {}):GetAsync('1') end)
+            task.wait(1)
+            error('no profile')
+        end)
+    end";
+    let place = project(&[("src/Coins.spec.luau", spec)]);
+    let options = ["--errors", "100", "--junit", "results.xml"];
+    let ran = place.run(&[&["test", "."], &options[..]].concat());
+    let last = "made to fail: GetAsync(\"last\") of the data store \"Coins\"\n";
+    assert!(ran.code == 1 && ran.stdout.contains(last), "{ran:?}");
+    for other in ["player 1", "RemoveAsync"] {
+        assert!(!ran.stdout.contains(other), "{other}: {ran:?}");
+    }
+    let junit = fs::read_to_string(place.path("results.xml")).unwrap();
+    assert!(junit.contains("made to fail: GetAsync(&quot;last&quot;)"), "{junit}");
+
+    let ran = place.run(&[&["test", ".", "--json"], &options[..]].concat());
+    let results = lines(&ran.stdout);
+    let calls = |at: usize| results[at]["failed_calls"].as_array().unwrap().clone();
+    assert_eq!(calls(0).len(), 5, "{ran:?}");
+    assert!(calls(0).contains(&json!("GetAsync(\"last\") of the data store \"Coins\"")), "{ran:?}");
+    assert_eq!((&results[1]["outcome"], calls(1).len()), (&json!("passed"), 0), "{ran:?}");
+    let built_in = |call: &Value| call.as_str().unwrap().ends_with("by a built-in module");
+    assert!(calls(2).iter().any(built_in), "{ran:?}");
 }
 
 /// The ends of its lines were shown as `%0A`.

@@ -274,7 +274,7 @@ impl GameBuilder {
     /// the game's time. It is stopped when that really takes six times [`Limits::step`], which is a
     /// failure.
     pub fn test(mut self, file: &str, options: &SpecOptions) -> Result<SpecReport, Failed> {
-        let collector = Arc::new(Collector::new(options, self.limits));
+        let collector = Arc::new(Collector::new(options, self.limits, self.weather.errors > 0.0));
         self.output = Some(collector.clone());
         self.specs = Some(collector.clone());
         let report = self.run_through(Plays::Spec(file, options))?;

@@ -51,7 +51,8 @@ impl Common {
     pub(super) async fn server(&self, number: usize, job_id: &str) -> Result<Server, Failed> {
         let seed = self.seed.wrapping_mul(1000).wrapping_add(number as u64 - 1);
         let started = Arc::new(AtomicBool::new(false));
-        let store = self.weather.over(self.store.clone(), seed, started.clone());
+        let specs = self.specs.clone();
+        let store = self.weather.over(self.store.clone(), seed, started.clone(), specs);
         let game_server = self.start(store, job_id).await?;
         started.store(true, Ordering::Relaxed);
         // A call of a data store takes its time as a whole, however often it asks the store. And it

@@ -2,6 +2,7 @@
 //! DataStoreService has its own.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +19,7 @@ use profilestore::{
 };
 
 use super::time::Seeded;
+use crate::specs::Collector;
 
 /// How calls of the store go.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -40,11 +42,13 @@ impl Weather {
         store: Arc<dyn DataStore>,
         seed: u64,
         started: Arc<AtomicBool>,
+        specs: Option<Arc<Collector>>,
     ) -> Arc<dyn DataStore> {
         if self.is_fair() {
             return store;
         }
-        Arc::new(FaultyStore::new(store, Plan { weather: self, rng: Seeded::new(seed), started }))
+        let rng = Seeded::new(seed);
+        Arc::new(FaultyStore::new(store, Plan { weather: self, rng, started, specs }))
     }
 }
 
@@ -53,6 +57,8 @@ struct Plan {
     weather: Weather,
     rng: Seeded,
     started: Arc<AtomicBool>,
+    /// Who is told in tests of the calls that fail.
+    specs: Option<Arc<Collector>>,
 }
 
 impl StorePlan for Plan {
@@ -67,6 +73,33 @@ impl StorePlan for Plan {
             _ if bits & 1 == 0 => Some(Fault::RequestLost),
             _ => Some(Fault::AnswerLost),
         };
+        if fault.is_some()
+            && let Some(specs) = &self.specs
+        {
+            specs.call_failed(named(call));
+        }
         Fate { there: way, back: way, fault }
     }
+}
+
+/// A call, as a report on tests names it.
+fn named(call: Call<'_>) -> String {
+    let what = match call {
+        Call::Read => "a read".to_owned(),
+        Call::Renewal => "a renewal of the server's lease".to_owned(),
+        Call::Commit(commits) => {
+            let changes = commits.iter().flat_map(|commit| &commit.changes);
+            let keys: BTreeSet<String> =
+                changes.filter_map(|change| Some(change.key()?.to_string())).collect();
+            // The first ones of many are enough.
+            let keys: Vec<String> = keys.into_iter().take(3).collect();
+            if keys.is_empty() {
+                "a write".to_owned()
+            } else {
+                format!("a write of {}", keys.join(", "))
+            }
+        }
+        _ => "a call".to_owned(),
+    };
+    format!("{what} by a built-in module")
 }

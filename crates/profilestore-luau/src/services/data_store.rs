@@ -17,10 +17,13 @@ use profilestore::{
 };
 use serde_json::value::RawValue;
 
-use super::world::World;
+use super::{
+    asked::{Asked, Frames},
+    world::World,
+};
 use crate::{
     host::LuaKeyInfo,
-    vm::{Answer, Failed, Scheduler, Vm, error_text, json, next_frame, number_text},
+    vm::{Answer, Failed, Scheduler, Vm, error_text, json, number_text},
 };
 
 pub(super) struct Store(pub(super) RobloxDataStore);
@@ -187,22 +190,21 @@ type Handle = UserDataRef<Store>;
 
 /// What scripts get of a call's answer, at the first frame after that is there.
 async fn at_a_frame<T, R>(
-    frames: Weak<Scheduler>,
+    asked: Asked,
     call: impl Future<Output = Result<T, DataStoreError>>,
     as_told: impl FnOnce(T) -> R,
 ) -> Answer<R> {
-    let answer = call.await;
-    next_frame(&frames).await;
+    let answer = asked.at_a_frame(call.await).await;
     answer.map(as_told).map_err(|error| text(&error))
 }
 
 /// The same of a call that only reads.
 async fn read_at_a_frame<T, R>(
-    frames: Weak<Scheduler>,
+    asked: Asked,
     call: impl Future<Output = Result<T, DataStoreError>>,
     as_told: impl FnOnce(T) -> R,
 ) -> Answer<R> {
-    at_a_frame(frames, call.map_err(of_a_read), as_told).await
+    at_a_frame(asked, call.map_err(of_a_read), as_told).await
 }
 
 /// A read changes nothing, so its error does not say that it may have been applied.
@@ -219,11 +221,11 @@ pub(super) fn install(
     stores: &RobloxDataStores,
     world: &Arc<World>,
     server: usize,
+    frames: &Frames,
 ) -> Result<(), Failed> {
     let (own, count, here) = (stores.clone(), world.clone(), server);
     let players =
         move || own.set_players(u32::try_from(count.players_on(here)).unwrap_or(u32::MAX));
-    let frames = Arc::downgrade(vm.scheduler());
 
     let own = stores.clone();
     let open = move |_: &Lua, (name, scope): (String, Option<String>)| {
@@ -231,9 +233,9 @@ pub(super) fn install(
     };
     host.set("ds_open", vm.prompt(open)?)?;
 
-    install_reads(vm, host, &frames, players.clone())?;
-    install_writes(vm, host, &frames, players.clone())?;
-    install_listings(vm, host, &frames, players.clone())?;
+    install_reads(vm, host, frames, players.clone())?;
+    install_writes(vm, host, frames, players.clone())?;
+    install_listings(vm, host, frames, players.clone())?;
 
     let own = stores.clone();
     let budget = move |_: &Lua, kind: String| {
@@ -255,7 +257,7 @@ pub(super) fn install(
 fn install_reads(
     vm: &Vm,
     host: &Table,
-    frames: &Weak<Scheduler>,
+    frames: &Frames,
     players: impl Fn() + Clone + Send + 'static,
 ) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
@@ -264,15 +266,17 @@ fn install_reads(
         let key = key_of(lua, key)?;
         let read: futures_util::future::BoxFuture<'static, _> =
             if cached { Box::pin(store.0.get(&key)) } else { Box::pin(store.0.get_uncached(&key)) };
-        Ok(read_at_a_frame(own.clone(), read, Read::from))
+        Ok(read_at_a_frame(own.asked("GetAsync", Some(&store.0), Some(&key)), read, Read::from))
     };
     host.set("ds_get", vm.waiting(get)?)?;
 
     let (own, count) = (frames.clone(), players);
     let get_version = move |lua: &Lua, (store, key, version): (Handle, Value, String)| {
         count();
-        let read = store.0.get_version(&key_of(lua, key)?, &version);
-        Ok(read_at_a_frame(own.clone(), read, Read::from))
+        let key = key_of(lua, key)?;
+        let read = store.0.get_version(&key, &version);
+        let asked = own.asked("GetVersionAsync", Some(&store.0), Some(&key));
+        Ok(read_at_a_frame(asked, read, Read::from))
     };
     host.set("ds_get_version", vm.waiting(get_version)?)?;
     Ok(())
@@ -281,27 +285,31 @@ fn install_reads(
 fn install_writes(
     vm: &Vm,
     host: &Table,
-    frames: &Weak<Scheduler>,
+    frames: &Frames,
     players: impl Fn() + Clone + Send + 'static,
 ) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
     type Set = (Handle, Value, Value, Option<Table>, Option<Table>);
     let set = move |lua: &Lua, (store, key, value, user_ids, metadata): Set| {
         count();
-        let written = store.0.set(&key_of(lua, key)?, new_entry(lua, &value, user_ids, metadata)?);
-        Ok(at_a_frame(own.clone(), written, |entry| entry.info.version))
+        let key = key_of(lua, key)?;
+        let written = store.0.set(&key, new_entry(lua, &value, user_ids, metadata)?);
+        let asked = own.asked("SetAsync", Some(&store.0), Some(&key));
+        Ok(at_a_frame(asked, written, |entry| entry.info.version))
     };
     host.set("ds_set", vm.waiting(set)?)?;
 
     let (own, count) = (frames.clone(), players.clone());
     let update = move |lua: &Lua, (store, key, function): (Handle, Value, Function)| {
         count();
-        let own = own.clone();
         let problem = Arc::new(Mutex::new(None));
-        let transform = Transform { function, scheduler: own.clone(), problem: problem.clone() };
-        let updated = store.0.update(&key_of(lua, key)?, move |current| transform.apply(current));
+        let scheduler = own.scheduler();
+        let transform = Transform { function, scheduler, problem: problem.clone() };
+        let key = key_of(lua, key)?;
+        let updated = store.0.update(&key, move |current| transform.apply(current));
+        let asked = own.asked("UpdateAsync", Some(&store.0), Some(&key));
         Ok(async move {
-            let updated = at_a_frame(own, updated, Read::from).await;
+            let updated = at_a_frame(asked, updated, Read::from).await;
             problem.lock().take().map_or(updated, Err)
         })
     };
@@ -315,21 +323,24 @@ fn install_writes(
             return refused(Code::ValueNotAllowed, "the delta of an increment is a whole number");
         }
         let with = new_entry(lua, &Value::Boolean(true), user_ids, metadata)?;
+        let key = key_of(lua, key)?;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "it is whole and within what a double holds"
         )]
-        let written =
-            store.0.increment_with(&key_of(lua, key)?, delta as i64, with.user_ids, with.metadata);
-        Ok(at_a_frame(own.clone(), written, |entry| Read::from(Some(entry))))
+        let written = store.0.increment_with(&key, delta as i64, with.user_ids, with.metadata);
+        let asked = own.asked("IncrementAsync", Some(&store.0), Some(&key));
+        Ok(at_a_frame(asked, written, |entry| Read::from(Some(entry))))
     };
     host.set("ds_increment", vm.waiting(increment)?)?;
 
     let (own, count) = (frames.clone(), players);
     let remove = move |lua: &Lua, (store, key): (Handle, Value)| {
         count();
-        let removed = store.0.remove(&key_of(lua, key)?);
-        Ok(at_a_frame(own.clone(), removed, Read::from))
+        let key = key_of(lua, key)?;
+        let removed = store.0.remove(&key);
+        let asked = own.asked("RemoveAsync", Some(&store.0), Some(&key));
+        Ok(at_a_frame(asked, removed, Read::from))
     };
     host.set("ds_remove", vm.waiting(remove)?)?;
     Ok(())
@@ -338,7 +349,7 @@ fn install_writes(
 fn install_listings(
     vm: &Vm,
     host: &Table,
-    frames: &Weak<Scheduler>,
+    frames: &Frames,
     players: impl Fn() + Clone + Send + 'static,
 ) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
@@ -353,8 +364,10 @@ fn install_listings(
         if let Some(size) = page_size {
             query.page_size = page_items(size)?;
         }
-        let listed = store.0.list_versions(&key_of(lua, key)?, query);
-        Ok(read_at_a_frame(own.clone(), listed, |pages| listing(Listed::Versions(pages))))
+        let key = key_of(lua, key)?;
+        let listed = store.0.list_versions(&key, query);
+        let asked = own.asked("ListVersionsAsync", Some(&store.0), Some(&key));
+        Ok(read_at_a_frame(asked, listed, |pages| listing(Listed::Versions(pages))))
     };
     host.set("ds_list_versions", vm.waiting(versions)?)?;
 
@@ -367,19 +380,21 @@ fn install_listings(
                 query.page_size = page_items(size)?;
             }
             let listed = store.0.list_keys(query);
-            Ok(read_at_a_frame(own.clone(), listed, |pages| listing(Listed::Keys(pages))))
+            let asked = own.asked("ListKeysAsync", Some(&store.0), None);
+            Ok(read_at_a_frame(asked, listed, |pages| listing(Listed::Keys(pages))))
         };
     host.set("ds_list_keys", vm.waiting(keys)?)?;
 
     let own = frames.clone();
     let advance = move |_: &Lua, listing: UserDataRef<Listing>| {
-        let (own, listed) = (own.clone(), listing.0.clone());
+        let asked = own.asked("AdvanceToNextPageAsync", None, None);
+        let listed = listing.0.clone();
         Ok(async move {
             let turned = match &mut *listed.lock().await {
                 Listed::Versions(pages) => pages.advance().await,
                 Listed::Keys(pages) => pages.advance().await,
             };
-            next_frame(&own).await;
+            let turned = asked.at_a_frame(turned).await;
             turned.map_err(|error| text(&of_a_read(error)))
         })
     };

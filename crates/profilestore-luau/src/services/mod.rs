@@ -4,6 +4,7 @@
 //! host. What is not there gives an error that names it. What the servers of a game share is in
 //! [`world`].
 
+mod asked;
 mod bans;
 mod data_store;
 mod http;
@@ -29,6 +30,7 @@ use mlua::{Function, Lua, LuaString, Table, Value};
 use profilestore::{env::Env, roblox::RobloxDataStores};
 use tokio::sync::Notify;
 
+use self::asked::Frames;
 pub(crate) use self::{
     messages::reach_foreign_holders,
     world::{World, WorldOptions},
@@ -140,8 +142,9 @@ impl Services {
         http::install(vm, &host, http.as_ref())?;
         tree::install(vm, &host, tree.as_ref())?;
         world::install(vm, &host, &world, server)?;
-        data_store::install(vm, &host, &data_stores, &world, server)?;
-        ordered::install(vm, &host, &data_stores, &world, server)?;
+        let frames = Frames::new(vm, specs.as_ref());
+        data_store::install(vm, &host, &data_stores, &world, server, &frames)?;
+        ordered::install(vm, &host, &data_stores, &world, server, &frames)?;
 
         let mut parts = PARTS.to_vec();
         if let Some(collector) = &specs {

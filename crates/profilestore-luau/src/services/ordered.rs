@@ -9,10 +9,11 @@ use mlua::{IntoLua, Lua, Table, UserDataRef, Value};
 use profilestore::roblox::{DataStoreError, KeysQuery, RobloxDataStore, RobloxDataStores};
 
 use super::{
+    asked::Frames,
     data_store::{Store, of_a_read},
     world::World,
 };
-use crate::vm::{Failed, Vm, next_frame};
+use crate::vm::{Failed, Vm};
 
 /// What the scope of an ordered data store begins with.
 const SCOPE: &str = "ordered/";
@@ -79,6 +80,7 @@ pub(super) fn install(
     stores: &RobloxDataStores,
     world: &Arc<World>,
     server: usize,
+    frames: &Frames,
 ) -> Result<(), Failed> {
     // (name, scope or nil) -> store
     let own = stores.clone();
@@ -89,14 +91,15 @@ pub(super) fn install(
     host.set("ds_open_ordered", vm.prompt(open)?)?;
 
     // (store, ascending, min, max) -> { {key, value}, ... }; waits.
-    let (own, count, frames) = (stores.clone(), world.clone(), Arc::downgrade(vm.scheduler()));
+    let (own, count, frames) = (stores.clone(), world.clone(), frames.clone());
     let list =
         move |_: &Lua, (store, ascending, min, max): (UserDataRef<Store>, bool, f64, f64)| {
             own.set_players(u32::try_from(count.players_on(server)).unwrap_or(u32::MAX));
-            let (store, frames) = (store.0.clone(), frames.clone());
+            let asked = frames.asked("GetSortedAsync", Some(&store.0), None);
+            let store = store.0.clone();
             Ok(async move {
                 let listed = sorted(&store, ascending, min, max).await;
-                next_frame(&frames).await;
+                let listed = asked.at_a_frame(listed).await;
                 listed.map_err(|error| of_a_read(error).to_string())
             })
         };

@@ -89,7 +89,7 @@ def trace(output: str) -> list[Figure]:
     calls, within, between = found(
         r"(\d+) calls; ([\d.]+) ms within them, ([\d.]+) ms between them", output
     )
-    place = "database" if "two stores on one database" in output else "file"
+    [place] = re.findall(r"hand-over between two stores on one ([\w, ]+): p50", output)
     what = f"hand-over between two stores on one {place}"
     return [
         Figure(f"{what}, p50", p50, "ms", "a bare commit", commit),
@@ -283,6 +283,7 @@ PARSERS = {
     "instructions": instructions,
     "sessions": sessions,
     "trace": trace,
+    "trace-process": trace,
     "trace-postgres": trace,
     "sqlite-in-order": sqlite,
     "crash-jemalloc": crash,

@@ -98,6 +98,9 @@ GROUPS = {
     ),
     "sessions": Group(LIBRARY, "sessions", [], 300, "saves, hand-overs, CPU and memory"),
     "trace": Group(LIBRARY, "trace", [], 60, "where the time of a hand-over goes"),
+    "trace-process": Group(
+        LIBRARY, "trace", ["process"], 60, "where the time of a hand-over goes, in one process"
+    ),
     "trace-postgres": Group(
         LIBRARY,
         "trace",

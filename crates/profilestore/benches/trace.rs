@@ -3,6 +3,8 @@
 //!
 //! `cargo bench -p profilestore --bench trace`
 //!
+//! `cargo bench -p profilestore --bench trace -- process`: both on one store and one messenger
+//!
 //! `scripts/servers.sh cargo bench -p profilestore --features postgres --bench trace -- postgres`
 //!
 //! Both game servers are in this process, but each has a store and a messenger of its own, as two
@@ -30,7 +32,7 @@ use profilestore::{
         SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery, VersionRef,
     },
     env::Env,
-    messenger::{Hint, Messenger},
+    messenger::{Hint, LocalMessenger, Messenger},
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,8 @@ struct Player {
 /// Where both servers have their stores.
 enum Place {
     File(PathBuf),
+    /// One store and one messenger for both, as game servers of one process have them.
+    Process(SqliteStore, LocalMessenger),
     #[cfg(feature = "postgres")]
     Postgres(profilestore::data_store::PostgresOptions),
 }
@@ -71,6 +75,7 @@ impl Place {
     fn name(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Process(..) => "file, in one process",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "database",
         }
@@ -83,6 +88,9 @@ impl Place {
                 let store = SqliteStore::open(path, Default::default())?;
                 let messenger = SqliteMessenger::new(&store);
                 Ok((Arc::new(store), Arc::new(messenger)))
+            }
+            Self::Process(store, messenger) => {
+                Ok((Arc::new(store.clone()), Arc::new(messenger.clone())))
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(options) => {
@@ -203,13 +211,18 @@ impl DataStore for Traced {
 
 fn main() -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let on_postgres = std::env::args().any(|arg| arg == "postgres");
+    let asked = |what: &str| std::env::args().any(|arg| arg == what);
     runtime.block_on(async {
-        if on_postgres {
+        if asked("postgres") {
             return trace(&Place::postgres().await?).await;
         }
         let folder = tempfile::tempdir()?;
-        trace(&Place::File(folder.path().join("p.db"))).await
+        let path = folder.path().join("p.db");
+        if asked("process") {
+            let store = SqliteStore::open(&path, Default::default())?;
+            return trace(&Place::Process(store, LocalMessenger::new())).await;
+        }
+        trace(&Place::File(path)).await
     })
 }
 

@@ -41,6 +41,10 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 /// How many hand-overs are measured. The one whose time is in the middle is shown.
 const TIMES: usize = 300;
 
+/// How long nothing is done before a hand-over. One of a profile that has just been handed over is
+/// a case of its own.
+const PAUSE: Duration = Duration::from_millis(10);
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Player {
     coins: u64,
@@ -253,8 +257,7 @@ async fn trace(place: &Place) -> Outcome {
     let mut measured = Vec::new();
     for round in 0..TIMES {
         profile.update(|data| data.coins += 1)?;
-        // A hand-over of a profile that has just been handed over is a case of its own.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(PAUSE).await;
         calls.lock().clear();
         let began = Instant::now();
         let to = if round % 2 == 0 { &there } else { &here };
@@ -262,9 +265,12 @@ async fn trace(place: &Place) -> Outcome {
         let took = began.elapsed();
         measured.push(HandOver { took, began, calls: calls.lock().clone() });
     }
-    let (commit, hint) = (bare_commits(place).await?, bare_hints(place).await?);
+    let commit = bare_commits(place, Duration::ZERO).await?;
+    let behind_a_pause = bare_commits(place, PAUSE).await?;
+    let hint = bare_hints(place).await?;
     measured.sort_by_key(|one| one.took);
     show(place.name(), &mut measured[TIMES / 2], commit, hint);
+    println!("a bare commit behind a pause of {PAUSE:?}: p50 {:.2} ms", ms(behind_a_pause));
     for server in [a, b] {
         let _ = server.shutdown().await;
     }
@@ -341,14 +347,18 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The median time of a commit of one small value, on a store of its own in the same place.
-async fn bare_commits(place: &Place) -> Outcome<Duration> {
+/// The median time of a commit of one small value, on a store of its own in the same place, each
+/// some time after the one before.
+async fn bare_commits(place: &Place, pause: Duration) -> Outcome<Duration> {
     let (store, _) = place.open().await?;
     let incarnation = store.identity().await?.incarnation;
-    let key = ProfileKey::new("Bare", "global", "bare")?;
+    let key = ProfileKey::new("Bare", "global", &format!("bare-{}", pause.as_millis()))?;
     let mut took = Vec::new();
     for version in 0..TIMES as u64 {
         let commit = commit(incarnation, write(&key, version));
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let began = Instant::now();
         store.commit_one(commit).await?;
         took.push(began.elapsed());

@@ -271,15 +271,16 @@ impl Collector {
     pub(crate) fn report(&self, not_saved: &[String]) -> SpecReport {
         let inner = std::mem::take(&mut *self.inner.lock());
         let Inner { mut results, loose, lines, given_up, failed_calls, .. } = inner;
-        let mut outside = |name: &str, problem: Option<String>, lines: Vec<(Line, String)>| {
-            if let Some(problem) = problem {
-                let (path, outcome) = (vec![name.to_owned()], Outcome::Failed(problem));
-                let (took, failed_calls) = (Duration::ZERO, failed_calls.clone());
-                results.push(SpecResult { path, outcome, lines, took, failed_calls });
-            }
-        };
+        let mut outside =
+            |name: &str, problem: Option<String>, lines: Vec<(Line, String)>, took| {
+                if let Some(problem) = problem {
+                    let (path, outcome) = (vec![name.to_owned()], Outcome::Failed(problem));
+                    let failed_calls = failed_calls.clone();
+                    results.push(SpecResult { path, outcome, lines, took, failed_calls });
+                }
+            };
         let problem = errors(&loose).next();
-        outside("(outside of the tests)", problem, loose);
+        outside("(outside of the tests)", problem, loose, Duration::ZERO);
         let left = given_up.then(|| {
             format!(
                 "threads that tests left behind still ran {:?} after the last test, and were \
@@ -287,9 +288,10 @@ impl Collector {
                 self.patience
             )
         });
-        outside("(what the tests left behind)", left, Vec::new());
+        // A run again takes as long.
+        outside("(what the tests left behind)", left, Vec::new(), self.patience);
         let not_saved = (!not_saved.is_empty()).then(|| not_saved.join("\n"));
-        outside("(what could not be saved)", not_saved, Vec::new());
+        outside("(what could not be saved)", not_saved, Vec::new(), Duration::ZERO);
         SpecReport { results, coverage: lines }
     }
 }
@@ -323,4 +325,22 @@ impl Output for Collector {
 #[expect(clippy::disallowed_methods, reason = "how long a test took on this computer")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It took no time, so that a sweep ran the file again and again for a shorter command.
+    #[test]
+    fn what_the_tests_left_behind_took_as_long_as_it_was_waited_for() {
+        let limits = Limits::default();
+        let collector = Arc::new(Collector::new(&SpecOptions::default(), limits, false));
+        collector.goes_on();
+        collector.give_up();
+        let results = collector.report(&[]).results;
+        assert_eq!(results.len(), 1, "{results:?}");
+        assert_eq!(results[0].path, ["(what the tests left behind)"]);
+        assert_eq!(results[0].took, limits.step * STEPS_AFTERWARDS);
+    }
 }

@@ -167,7 +167,8 @@ impl Server {
         }
     }
 
-    /// Ends a server on which nothing could be started. No script is told.
+    /// Ends a server at once: one on which nothing could be started, or whose threads went on for
+    /// too long after the last test. No script is told.
     pub(super) async fn abandon(&self) {
         self.vm.scheduler().close();
         for game_server in &self.game_servers {

@@ -1,6 +1,8 @@
 //! What came of a file of tests. The machine reports to a [`Collector`] while they run; it takes
 //! the scripts' lines as well, so that each test's are known.
 
+mod kept;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -16,6 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::kept::Kept;
 use crate::{
     output::{Line, Output},
     vm::{Failed, Limits, coverage::Lines},
@@ -61,7 +64,8 @@ pub struct SpecResult {
     pub path: Vec<String>,
     /// What came of it.
     pub outcome: Outcome,
-    /// What was printed meanwhile, and later errors of its threads.
+    /// What was printed meanwhile, and later errors of its threads. Of very many lines the last
+    /// ones.
     pub lines: Vec<(Line, String)>,
     /// How long it took, really.
     pub took: Duration,
@@ -69,6 +73,9 @@ pub struct SpecResult {
     /// ran, or between the test before and it: at most 5.
     pub failed_calls: Vec<String>,
 }
+
+/// How many lines a test has at least before later errors of its threads are not kept.
+const LATE_LINES: usize = 10_000;
 
 /// How many of the calls that were made to fail are kept.
 const FAILED_CALLS: usize = 5;
@@ -83,7 +90,9 @@ impl SpecResult {
     /// A thread of this test ended with an error after the test, where these calls had failed.
     fn fail_late(&mut self, text: &str, failed_calls: &[String]) {
         let text = format!("after this test had ended, in a thread of it: {text}");
-        self.lines.push((Line::Error, text.clone()));
+        if self.lines.len() < LATE_LINES {
+            self.lines.push((Line::Error, text.clone()));
+        }
         if !matches!(self.outcome, Outcome::Failed(_)) {
             self.outcome = Outcome::Failed(text);
             for call in failed_calls {
@@ -143,7 +152,7 @@ struct Inner {
     results: Vec<SpecResult>,
     current: Option<Current>,
     /// Lines outside of tests.
-    loose: Vec<(Line, String)>,
+    loose: Kept,
     lines: Lines,
     /// Of the first server: during which test the thread that runs was started. Tests count from 1,
     /// in the order of their results; 0 is none.
@@ -159,7 +168,7 @@ struct Inner {
 struct Current {
     path: Vec<String>,
     began: Instant,
-    lines: Vec<(Line, String)>,
+    lines: Kept,
 }
 
 impl Collector {
@@ -199,7 +208,7 @@ impl Collector {
     pub(crate) fn began(&self, path: Vec<String>) {
         let mut inner = self.inner.lock();
         inner.test.store(inner.results.len() + 1, Ordering::Relaxed);
-        inner.current = Some(Current { path, began: now(), lines: Vec::new() });
+        inner.current = Some(Current { path, began: now(), lines: Kept::default() });
     }
 
     /// A thread that ended with an error meanwhile makes the test fail, too. `stopped`: the test's
@@ -208,10 +217,10 @@ impl Collector {
         let mut inner = self.inner.lock();
         inner.test.store(0, Ordering::Relaxed);
         let Some(Current { path, began, lines }) = inner.current.take() else { return };
-        let last = if stopped { errors(&lines).next_back() } else { None };
-        let problem = last.or(problem).or_else(|| errors(&lines).next());
+        let last = if stopped { lines.errors().next_back().map(str::to_owned) } else { None };
+        let problem = last.or(problem).or_else(|| lines.errors().next().map(str::to_owned));
         let outcome = problem.map_or(Outcome::Passed, Outcome::Failed);
-        let took = now().duration_since(began);
+        let (took, lines) = (now().duration_since(began), lines.into_lines());
         let failed_calls = std::mem::take(&mut inner.failed_calls);
         inner.results.push(SpecResult { path, outcome, lines, took, failed_calls });
     }
@@ -279,8 +288,8 @@ impl Collector {
                     results.push(SpecResult { path, outcome, lines, took, failed_calls });
                 }
             };
-        let problem = errors(&loose).next();
-        outside("(outside of the tests)", problem, loose, Duration::ZERO);
+        let problem = loose.errors().next().map(str::to_owned);
+        outside("(outside of the tests)", problem, loose.into_lines(), Duration::ZERO);
         let left = given_up.then(|| {
             format!(
                 "threads that tests left behind still ran {:?} after the last test, and were \
@@ -294,10 +303,6 @@ impl Collector {
         outside("(what could not be saved)", not_saved, Vec::new(), Duration::ZERO);
         SpecReport { results, coverage: lines }
     }
-}
-
-fn errors(lines: &[(Line, String)]) -> impl DoubleEndedIterator<Item = String> {
-    lines.iter().filter(|(kind, _)| *kind == Line::Error).map(|(_, text)| text.clone())
 }
 
 impl fmt::Debug for Collector {
@@ -318,7 +323,7 @@ impl Output for Collector {
             }
         }
         let lines = current.as_mut().map_or(loose, |current| &mut current.lines);
-        lines.push((kind, text.to_owned()));
+        lines.push(kind, text.to_owned());
     }
 }
 

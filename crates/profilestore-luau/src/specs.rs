@@ -136,7 +136,7 @@ pub(crate) struct Collector {
     only: Option<String>,
     /// Whether lines that run are counted.
     pub(crate) coverage: bool,
-    /// How long what the tests left behind may go on, really.
+    /// How long a test for which no time passes may go on, and what the tests left behind, really.
     patience: Duration,
     /// Whether calls are made to fail.
     errors: bool,
@@ -144,8 +144,12 @@ pub(crate) struct Collector {
     done: Notify,
 }
 
-/// How many steps of [`Limits::step`] what the tests left behind may go on for: a minute.
-const STEPS_AFTERWARDS: u32 = 6;
+/// How many steps of [`Limits::step`] a test for which no time passes may go on for, and what the
+/// tests left behind: a minute.
+pub(crate) const STEPS: u32 = 6;
+
+/// How far the tests are: how many are over, and whether one is under way.
+pub(crate) type Place = (usize, bool);
 
 #[derive(Default)]
 struct Inner {
@@ -161,6 +165,8 @@ struct Inner {
     afterwards: Option<Sender<()>>,
     /// It did not.
     given_up: bool,
+    /// Scripts were stopped while the game closed.
+    closing_stopped: bool,
     /// The last calls that were made to fail since the last test that has ended.
     failed_calls: Vec<String>,
 }
@@ -174,7 +180,7 @@ struct Current {
 impl Collector {
     pub(crate) fn new(options: &SpecOptions, limits: Limits, errors: bool) -> Self {
         let SpecOptions { only, coverage, .. } = options.clone();
-        let patience = limits.step.saturating_mul(STEPS_AFTERWARDS);
+        let patience = limits.step.saturating_mul(STEPS);
         Self { only, coverage, patience, errors, inner: Mutex::default(), done: Notify::new() }
     }
 
@@ -276,10 +282,36 @@ impl Collector {
         self.inner.lock().given_up
     }
 
+    pub(crate) fn place(&self) -> Place {
+        let inner = self.inner.lock();
+        (inner.results.len(), inner.current.is_some())
+    }
+
+    /// Whether the last test is over, and what the tests left behind goes on.
+    pub(crate) fn is_afterwards(&self) -> bool {
+        self.inner.lock().afterwards.is_some()
+    }
+
+    /// Why a test is stopped for which no time passes.
+    pub(crate) fn stood_still(&self) -> String {
+        format!(
+            "the test was stopped: it had run for {:?}, and no time had passed in the game. A loop \
+             of it, or one that an earlier test left behind, makes calls that are answered at \
+             once: let such a loop wait with task.wait between its calls, or end it",
+            self.patience
+        )
+    }
+
+    /// No time passed while the game closed, so its scripts were stopped.
+    pub(crate) fn stop_closing(&self) {
+        self.inner.lock().closing_stopped = true;
+    }
+
     /// What came of all, once the game is over and these profiles could not be saved.
     pub(crate) fn report(&self, not_saved: &[String]) -> SpecReport {
         let inner = std::mem::take(&mut *self.inner.lock());
-        let Inner { mut results, loose, lines, given_up, failed_calls, .. } = inner;
+        let Inner { mut results, loose, lines, given_up, closing_stopped, failed_calls, .. } =
+            inner;
         let mut outside =
             |name: &str, problem: Option<String>, lines: Vec<(Line, String)>, took| {
                 if let Some(problem) = problem {
@@ -299,6 +331,15 @@ impl Collector {
         });
         // A run again takes as long.
         outside("(what the tests left behind)", left, Vec::new(), self.patience);
+        let closing = closing_stopped.then(|| {
+            format!(
+                "the game had closed for {:?}, and no time had passed in it, so its scripts were \
+                 stopped: a function of BindToClose, or another loop, makes calls that are \
+                 answered at once and never waits for a time",
+                self.patience
+            )
+        });
+        outside("(the end of the game)", closing, Vec::new(), self.patience);
         let not_saved = (!not_saved.is_empty()).then(|| not_saved.join("\n"));
         outside("(what could not be saved)", not_saved, Vec::new(), Duration::ZERO);
         SpecReport { results, coverage: lines }
@@ -346,6 +387,6 @@ mod tests {
         let results = collector.report(&[]).results;
         assert_eq!(results.len(), 1, "{results:?}");
         assert_eq!(results[0].path, ["(what the tests left behind)"]);
-        assert_eq!(results[0].took, limits.step * STEPS_AFTERWARDS);
+        assert_eq!(results[0].took, limits.step * STEPS);
     }
 }

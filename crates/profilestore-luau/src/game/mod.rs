@@ -3,6 +3,7 @@
 mod classes;
 mod server;
 mod servers;
+mod standstill;
 mod time;
 mod weather;
 
@@ -21,7 +22,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 pub(crate) use self::server::{Server, ServerOptions};
 pub use self::{classes::Class, time::Time};
-use self::{servers::Common, weather::Weather};
+use self::{servers::Common, standstill::Standstill, weather::Weather};
 use crate::{
     http::{Client, HttpHost},
     output::{Console, Output},
@@ -272,7 +273,8 @@ impl GameBuilder {
     /// Runs the tests of a file of the game's tree, one after another on the first server. The
     /// lines that scripts print are in the report. What the tests leave behind goes on for 5 s of
     /// the game's time. It is stopped when that really takes six times [`Limits::step`], which is a
-    /// failure.
+    /// failure. So is a test, or the end of the game, for which no time passes in the game for as
+    /// long.
     pub fn test(mut self, file: &str, options: &SpecOptions) -> Result<SpecReport, Failed> {
         let collector = Arc::new(Collector::new(options, self.limits, self.weather.errors > 0.0));
         self.output = Some(collector.clone());
@@ -348,6 +350,7 @@ impl GameBuilder {
             Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
         self.players.start(&world, move |server| (crashers.lock()[server])())?;
         let (specs, time, until, began) = (self.specs, self.time, self.until, Instant::now());
+        let mut standstill = Standstill::new(specs.as_ref(), self.limits.step);
         let nothing_left = loop {
             let left = until.map(|until| until.saturating_sub(began.elapsed()));
             let end = async {
@@ -360,6 +363,10 @@ impl GameBuilder {
                 biased;
                 nothing_left = end => break nothing_left,
                 Some(opening) = opened.recv() => opening,
+                () = standstill.noticed() => {
+                    standstill.stop_test(&servers)?;
+                    continue;
+                }
             };
             let server = common.server(opening.server + 1, &opening.job_id).await?;
             plays.start(&server)?;
@@ -371,7 +378,7 @@ impl GameBuilder {
             // The game's time may stand still as long as their threads run.
             join_all(servers.iter().map(Server::abandon)).await;
         }
-        for closed in join_all(servers.iter().map(|server| server.close(nothing_left))).await {
+        for closed in standstill.close(&servers, nothing_left).await {
             report.add(closed?);
         }
         if let Some(specs) = &specs {

@@ -124,6 +124,21 @@ impl Server {
         self.services.run_spec(&self.vm, file, limit.as_secs_f64())
     }
 
+    /// Stops the test that runs, for this reason.
+    pub(super) fn stop_test(&self, reason: &str) -> Result<(), Failed> {
+        self.services.stop_test(&self.vm, reason)
+    }
+
+    /// Ends the threads that make calls for which no time passes.
+    pub(super) fn drop_calls(&self) {
+        self.vm.scheduler().drop_calls();
+    }
+
+    /// No script runs from now on.
+    pub(super) fn stop(&self) {
+        self.vm.scheduler().close();
+    }
+
     /// How often lines ran whose runs are counted.
     pub(crate) fn counted(&self) -> coverage::Lines {
         coverage::counted(self.vm.lua(), |name| {
@@ -170,7 +185,7 @@ impl Server {
     /// Ends a server at once: one on which nothing could be started, or whose threads went on for
     /// too long after the last test. No script is told.
     pub(super) async fn abandon(&self) {
-        self.vm.scheduler().close();
+        self.stop();
         for game_server in &self.game_servers {
             drop(game_server.shutdown().await);
         }

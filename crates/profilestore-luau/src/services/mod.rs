@@ -211,6 +211,12 @@ impl Services {
         Ok(())
     }
 
+    /// Stops the test that runs, or what runs around it, which fails for this reason.
+    pub(crate) fn stop_test(&self, vm: &Vm, reason: &str) -> Result<(), Failed> {
+        vm.scheduler().spawn(self.own.get("stop_test")?, reason);
+        Ok(())
+    }
+
     /// What a script is run with: `script` and `require`.
     pub(crate) fn script_globals(&self, lua: &Lua, name: &str) -> Result<Table, Failed> {
         let script: Value = self.own.get::<Function>("add_script")?.call(name)?;

@@ -65,6 +65,8 @@ pub(crate) struct Scheduler {
     test: Arc<AtomicUsize>,
     /// Calls of the host that are not answered yet.
     unanswered: AtomicU64,
+    /// How often calls were dropped, and when they last were.
+    dropped: Mutex<(u64, Option<Instant>)>,
     closed: AtomicBool,
     me: Weak<Scheduler>,
 }
@@ -109,6 +111,7 @@ impl Scheduler {
             failed: AtomicU64::new(0),
             test: Arc::default(),
             unanswered: AtomicU64::new(0),
+            dropped: Mutex::default(),
             closed: AtomicBool::new(false),
             me: me.clone(),
         })
@@ -336,11 +339,16 @@ impl Scheduler {
         F: Future<Output = Answer<T>> + Send + 'static,
     {
         let (me, test) = (self.me.clone(), self.test());
+        let (made, drops) = (Instant::now(), self.dropped.lock().0);
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let answer = work.await;
             let Some(me) = me.upgrade() else { return };
             me.unanswered.fetch_sub(1, Ordering::Relaxed);
+            let (times, last) = *me.dropped.lock();
+            if times != drops && last == Some(made) {
+                return;
+            }
             let Some(lua) = me.lua.try_upgrade() else { return };
             me.budget.make_room(&lua);
             match answer_values(&lua, answer) {
@@ -348,6 +356,13 @@ impl Scheduler {
                 Err(error) => me.report(&error),
             }
         });
+    }
+
+    /// The calls that were made at this moment of the game's time, and are under way, are never
+    /// answered. So ends a loop over calls for which no time passes.
+    pub(crate) fn drop_calls(&self) {
+        let mut dropped = self.dropped.lock();
+        *dropped = (dropped.0 + 1, Some(Instant::now()));
     }
 
     /// Tells of an error that ended a thread.

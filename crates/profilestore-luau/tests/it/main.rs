@@ -25,6 +25,7 @@ mod small_services;
 mod spaces;
 mod spec_failures;
 mod specs;
+mod standstill;
 mod stored_values;
 mod surface;
 mod threads;

@@ -186,9 +186,15 @@ def luau_cpu(output: str) -> list[Figure]:
     for part in output.split("CPU a save of ")[1:]:
         size = f"{number(part.split()[0]) / 1000:.1f} KB"
         [encoding] = found(r"encoding alone .*?: +([\d.]+) us", part)
-        for module in ("ProfileStore", "ProfileService"):
-            [cpu] = found(rf"{module} .*?in memory: +([\d.]+) us", part)
-            figures.append(Figure(f"{module}, {size}", cpu, "µs", "encoding the data", encoding))
+        [engine] = found(r"the engine and the store alone.*?: +([\d.]+) us", part)
+        what = f"the engine and the store alone, {size}"
+        figures.append(Figure(what, engine, "µs", "encoding the data", encoding))
+        saves = re.findall(r"(\w+) +edit, save, wait ([\w ]*?) *: +([\d.]+) us", part)
+        if not saves:
+            raise ValueError("no save of a module was measured")
+        for module, wait, cpu in saves:
+            what = f"{module}, wait {wait}, {size}"
+            figures.append(Figure(what, number(cpu), "µs", "encoding the data", encoding))
     if not figures:
         raise ValueError("no CPU was measured")
     return figures

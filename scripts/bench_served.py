@@ -34,9 +34,6 @@ def served(output: str) -> list[Figure]:
     of_remote = found(r"two remote game servers +p50 ([\d.]+) ms, p99 ([\d.]+) ms", output)
     for name, remote, own in zip(("p50", "p99"), of_remote, of_own, strict=True):
         figures.append(Figure(f"hand-over, {name}", remote, "ms", "own game servers", own))
-    [trip] = found(r"a bare echo: p50 ([\d.]+) ms", output)
-    more = (of_remote[0] - of_own[0]) / trip
-    figures.append(Figure("hand-over, p50: so many loopback round trips more", more, ""))
     own, remote = found(r"own ([\d.]+) KiB with the game's data, remote ([\d.]+) KiB", output)
     figures.append(Figure("memory of a session", remote, "KiB", "own with its data", own))
     for count, bare, profile, _, bare_p99, profile_p99 in rows(output, 6):

@@ -192,7 +192,6 @@ struct Judged<'c> {
     key: &'c ProfileKey,
     before: Head,
     batch: Batch,
-    verdict: Verdict,
     clock: [std::time::SystemTime; 2],
 }
 
@@ -239,7 +238,6 @@ impl Inner {
             key,
             before,
             batch,
-            verdict,
             clock,
         })
     }
@@ -344,10 +342,7 @@ impl Judged<'_> {
             let holder = server_of_row(row, 0)?;
             self.batch.servers.insert(holder.id, holder);
         }
-        let verdict = std::mem::replace(
-            &mut self.verdict,
-            Verdict::Replied { already_applied: false, wrote: true },
-        );
+        let verdict = Verdict::Replied { already_applied: false, wrote: true };
         Ok(self.batch.answer(self.commit, verdict, &shown))
     }
 }

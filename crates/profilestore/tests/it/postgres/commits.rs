@@ -7,9 +7,9 @@ use bytes::Bytes;
 use profilestore::{
     MessageId, ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, KeyFilter,
-        KeyQuery, KeyState, LeaseState, NewMessage, NewValue, PostgresOptions, PostgresStore,
-        Returning, ServerId, StoreError,
+        Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, Holder,
+        KeyFilter, KeyQuery, KeyState, LeaseState, NewMessage, NewValue, PostgresOptions,
+        PostgresStore, Returning, ServerId, StoreError,
     },
     env::Env,
 };
@@ -49,6 +49,19 @@ pub(super) fn write(state: &KeyState, value: &str) -> Change {
         keep_previous: false,
         seal: false,
         imported: None,
+    }
+}
+
+/// A session on a server.
+pub(super) fn holder(server: ServerId) -> Holder {
+    Holder {
+        server: Some(server),
+        place_id: 1,
+        job_id: "job".into(),
+        session: "session".into(),
+        since_ms: 1,
+        last_update_ms: None,
+        document: None,
     }
 }
 

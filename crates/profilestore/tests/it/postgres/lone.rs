@@ -7,7 +7,8 @@ use profilestore::{
     MessageId,
     data_store::{
         Change, Commit, ConflictKind, DataStore as _, DataStoreExt as _, KeyState, LeaseState,
-        NewMessage, PostgresClock, PostgresOptions, PostgresStore, StoreError, VersionRef,
+        NewMessage, PostgresClock, PostgresOptions, PostgresStore, Returning, StoreError,
+        VersionRef,
     },
     env::{Env, ManualClock},
 };
@@ -112,8 +113,9 @@ async fn a_lone_save_is_one_statement() {
     }
 }
 
-/// A lone save waits once for the database, a transaction of several changes twice. Answers take
-/// their time here, so that what is sent together is not counted twice.
+/// A lone save waits once for the database, as do a look, the check of a holder and a lone change
+/// of a lease behind it; a transaction of several changes waits twice. Answers take their time here,
+/// so that what is sent together is not counted twice.
 #[tokio::test]
 async fn round_trips_are_counted() {
     let server = PostgresServer::start().unwrap();
@@ -140,10 +142,28 @@ async fn round_trips_are_counted() {
         let gift = Change::AppendMessage { key: key("r"), message, cap: 9 };
         let trade = vec![write(&saved[0], "3"), write(&q, "3"), gift];
         let (states, trade) = counting(make(&store, trade).await).await;
+        let check = Change::Check { key: key("p"), epoch: states[0].epoch };
+        let (_, checked) = counting(make(&store, vec![check]).await).await;
+        proxy.set(link.clone());
+        let before = proxy.round_trips();
+        let found = state(&store, &key("p")).await;
+        let looked = proxy.round_trips() - before;
+        proxy.set(Link::Open);
+        let change = Change::Lease {
+            key: key("p"),
+            revision: found.lease_revision,
+            lease: LeaseState { load_count: round as u64 + 1, ..LeaseState::default() },
+            raise_epoch: false,
+            seal: false,
+        };
+        let mut change = make(&store, vec![change]).await;
+        change.returning = Returning::HEAD;
+        let (changed, lease) = counting(change).await;
         if counted {
             assert_eq!((lone, trade), (1, 2));
+            assert_eq!((checked, looked, lease), (1, 1, 1));
         }
-        (p, q) = (states[0].clone(), states[1].clone());
+        (p, q) = (changed[0].clone(), states[1].clone());
     }
 }
 

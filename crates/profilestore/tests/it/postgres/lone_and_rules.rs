@@ -3,15 +3,15 @@
 use profilestore::{
     MessageId,
     data_store::{
-        Change, Commit, CommitId, DataStore, DataStoreExt as _, Holder, HostId, Incarnation,
-        KeyState, LeaseState, MemoryStore, NewMessage, NewValue, Order, PostgresStore, Returning,
-        ServerId, VersionQuery, VersionRef,
+        Change, Commit, CommitId, DataStore, DataStoreExt as _, HostId, Incarnation, KeyState,
+        LeaseState, MemoryStore, NewMessage, NewValue, Order, PostgresStore, Returning, ServerId,
+        VersionQuery, VersionRef,
     },
     env::{Env, ManualClock},
 };
 
 use super::{
-    commits::{key, state, write},
+    commits::{holder, key, state, write},
     made, timed,
 };
 
@@ -86,15 +86,7 @@ impl Both {
 
     fn lease(&self, state: &KeyState, servers: &[ServerId]) -> Change {
         let server = servers.get(usize::try_from(self.draw(3)).unwrap());
-        let holder = server.map(|id| Holder {
-            server: Some(*id),
-            place_id: 1,
-            job_id: "job".into(),
-            session: "session".into(),
-            since_ms: 1,
-            last_update_ms: None,
-            document: None,
-        });
+        let holder = server.map(|id| holder(*id));
         let load_count = state.lease.load_count + self.draw(2);
         Change::Lease {
             key: state.key.clone(),

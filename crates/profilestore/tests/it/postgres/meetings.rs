@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use profilestore::data_store::{
-    Change, ConflictKind, DataStore, DataStoreExt as _, Holder, KeyState, LeaseState,
-    PostgresOptions, PostgresStore, ServerId, StoreError,
+    Change, ConflictKind, DataStore, DataStoreExt as _, KeyState, LeaseState, PostgresOptions,
+    PostgresStore, ServerId, StoreError,
 };
 use profilestore::env::Env;
 use tokio_postgres::Client;
 
 use super::{
-    commits::{key, make, write},
+    commits::{holder, key, make, write},
     made, opened, owner, url_of,
 };
 
@@ -147,19 +147,10 @@ async fn a_check_on_a_closed_connection_is_made_anew() {
 
 /// A start of this server, as it takes a profile.
 fn taken_by(id: ServerId, name: &str, revision: u64) -> Change {
-    let holder = Holder {
-        server: Some(id),
-        place_id: 1,
-        job_id: "job".into(),
-        session: "session".into(),
-        since_ms: 1,
-        last_update_ms: None,
-        document: None,
-    };
     Change::Lease {
         key: key(name),
         revision,
-        lease: LeaseState { holder: Some(holder), ..LeaseState::default() },
+        lease: LeaseState { holder: Some(holder(id)), ..LeaseState::default() },
         raise_epoch: true,
         seal: false,
     }

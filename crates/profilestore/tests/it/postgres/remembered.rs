@@ -4,7 +4,7 @@
 use profilestore::{
     MessageId,
     data_store::{
-        Change, Commit, CommitId, ConflictKind, DataStore as _, DataStoreExt as _, Holder, HostId,
+        Change, Commit, CommitId, ConflictKind, DataStore as _, DataStoreExt as _, HostId,
         KeyState, LeaseState, NewMessage, PostgresClock, PostgresOptions, PostgresStore, Returning,
         ServerId, StoreError, VersionRef,
     },
@@ -13,22 +13,10 @@ use profilestore::{
 use profilestore_testbed::{Link, PostgresServer, Proxy};
 
 use super::{
-    commits::{key, make, state, write},
+    commits::{holder, key, make, state, write},
     lone::{Watched, begun},
     made, owner, timed,
 };
-
-fn holder(server: ServerId) -> Holder {
-    Holder {
-        server: Some(server),
-        place_id: 1,
-        job_id: "job".into(),
-        session: "session".into(),
-        since_ms: 1,
-        last_update_ms: None,
-        document: None,
-    }
-}
 
 /// A lease by a server, or by nobody.
 fn lease(before: &KeyState, server: Option<ServerId>) -> Change {

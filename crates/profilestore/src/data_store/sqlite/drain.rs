@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Inner, Trouble,
     busy::{Busy, by, real_time},
-    queue::{Expected, Job, QUEUE_BYTES, Reply},
+    queue::{Job, QUEUE_BYTES, Reply},
     state::Tx,
     writer::{Begun, Failed},
 };
@@ -107,11 +107,10 @@ impl Draining {
     fn run(mut self) {
         let inner = self.inner.clone();
         let mut writer = inner.writer.lock();
-        let (mut expected, mut busy) = (Expected::default(), None::<Busy>);
+        let mut busy = None::<Busy>;
         loop {
             // A caller that waits for the writer, a sweep say, comes in between two transactions.
-            MutexGuard::unlocked_fair(&mut writer, || inner.queue.gather(expected));
-            expected = Expected::default();
+            MutexGuard::bump(&mut writer);
             {
                 let mut waiting = inner.queue.waiting.lock();
                 metrics::gauge!("profilestore_sqlite_queue_jobs").set(waiting.len() as f64);
@@ -138,10 +137,10 @@ impl Draining {
                 continue;
             }
             busy = None;
-            let jobs = inner.queue.take(inner.options.batch);
+            let jobs = inner.queue.take(inner.options.batch, inner.syncs.unsynced());
             match (writer.as_mut(), begun) {
                 (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),
-                (Some(writer), Ok(_)) => expected = writer.run(&inner, jobs),
+                (Some(writer), Ok(_)) => writer.run(&inner, jobs),
                 (_, Err(Failed::All(err) | Failed::One(err) | Failed::Full(err))) => {
                     jobs.into_iter().for_each(|job| job.refuse(&err))
                 }
@@ -231,12 +230,12 @@ mod tests {
         assert!(renewing.as_mut().now_or_never().is_none());
         assert_eq!(waiting(), 2);
         // The renewal goes first, alone, then the first save; so there is room again.
-        drop(inner.queue.take(256));
-        drop(inner.queue.take(256));
+        drop(inner.queue.take(256, None));
+        drop(inner.queue.take(256, None));
         assert_eq!(waiting(), 0);
         assert!(two.as_mut().now_or_never().is_none());
         assert_eq!(waiting(), 1);
-        drop(inner.queue.take(256));
+        drop(inner.queue.take(256, None));
         drop(writing);
     }
 }

@@ -119,7 +119,10 @@ impl Inner {
                 tokio::task::spawn_blocking(move || reading.run());
             }
             match answer.await {
-                Ok(answer) => return answer,
+                Ok(answer) => {
+                    self.syncs.seen().await?;
+                    return answer;
+                }
                 // As long as its own thread is to come, it is not given back.
                 Err(_) if asked => {
                     let reason = "the runtime is shutting down".into();

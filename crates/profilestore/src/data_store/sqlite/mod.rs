@@ -64,6 +64,7 @@ mod servers;
 mod state;
 mod statements;
 mod sweep;
+mod sync;
 mod taken_away;
 mod writer;
 
@@ -131,6 +132,7 @@ struct Inner {
     queue: queue::Queue,
     checkpoints: checkpoints::Checkpoints,
     readers: reader::Readers,
+    syncs: sync::Syncs,
     /// None once the store is closed, and for one that is only read.
     writer: Mutex<Option<writer::Writer>>,
     /// As what readers open the file.
@@ -235,7 +237,11 @@ impl SqliteStore {
         nameless::refuse_nameless_log(&path)?;
         let conn = migrate::open_or_create(&path, &options)?;
         let guard = taken_away::Guard::new(&path, &conn)?;
-        let parts = (Some(writer::Writer::new(conn)), Some(Arc::new(guard)));
+        let syncs = match options.durable {
+            true => sync::Syncs::of(&path, &guard)?,
+            false => sync::Syncs::none(),
+        };
+        let parts = (Some(writer::Writer::new(conn)?), Some(Arc::new(guard)), syncs);
         Ok(Self::opened(path, options, schema::Role::Reader, parts))
     }
 
@@ -252,7 +258,7 @@ impl SqliteStore {
         nameless::refuse_nameless_log(&path)?;
         let why = match schema::look(&path)? {
             (reading, schema::Found::Store) => {
-                return Ok(Self::opened(path, options, reading, (None, None)));
+                return Ok(Self::opened(path, options, reading, (None, None, sync::Syncs::none())));
             }
             (_, schema::Found::Nothing) => "the file is empty",
             (_, schema::Found::Earlier { .. }) => "the file is of an earlier format",
@@ -264,12 +270,17 @@ impl SqliteStore {
         path: PathBuf,
         options: SqliteOptions,
         reading: schema::Role,
-        (writer, guard): (Option<writer::Writer>, Option<Arc<taken_away::Guard>>),
+        (writer, guard, syncs): (
+            Option<writer::Writer>,
+            Option<Arc<taken_away::Guard>>,
+            sync::Syncs,
+        ),
     ) -> Self {
         let inner = Inner {
             queue: queue::Queue::default(),
             checkpoints: checkpoints::Checkpoints::default(),
             readers: reader::Readers::default(),
+            syncs,
             writer: Mutex::new(writer),
             reading,
             guard,

@@ -59,7 +59,10 @@ impl Inner {
             let _turn = turn;
             inner.read_now(read)
         });
-        task.await.map_err(|err| if err.is_panic() { panicked() } else { stopped() })?
+        let read =
+            task.await.map_err(|err| if err.is_panic() { panicked() } else { stopped() })??;
+        self.syncs.seen().await?;
+        Ok(read)
     }
 
     /// Runs a read on this thread, in one read transaction.

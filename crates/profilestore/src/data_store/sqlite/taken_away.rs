@@ -108,6 +108,11 @@ impl Guard {
         Ok(guard)
     }
 
+    /// Whether this is the log.
+    pub(super) fn is_log(&self, file: &fs::Metadata) -> bool {
+        id_of(file) == self.ids[1]
+    }
+
     fn look(&self) -> Result<Look, StoreError> {
         let look = || -> io::Result<Look> {
             let log = self.contents.log()?;

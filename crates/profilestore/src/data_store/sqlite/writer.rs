@@ -1,27 +1,23 @@
 //! The writer: a connection that puts commits into transactions.
 
 use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::Arc,
     time::{Duration, Instant as RealTime},
 };
 
 use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Inner, Trouble,
     busy::{Busy, real_time, wait_while_busy},
     checkpoints::{GROWN_PAGES, HARD_PAGES, RETRY_PAGES, SHORT_REST, checkpoint},
     known::KnownHeads,
-    queue::{Answer, Expected, Job, Reply},
+    queue::{Job, Reply},
     schema,
     state::Tx,
     statements::Leases,
 };
 use crate::data_store::{Commit, StoreError, rules};
-
-/// Up to how many bytes of commits are freed by the thread that waits for them.
-const FREED_BY_CALLERS: usize = 16 << 10;
 
 pub(super) struct Writer {
     pub(super) conn: Connection,
@@ -38,8 +34,8 @@ pub(super) struct Writer {
     /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the
     /// log began anew.
     checkpointed_at: i32,
-    /// How long the last `COMMIT` took; zero when there was none.
-    committing: Duration,
+    /// The log has grown since it was last looked at.
+    grew: bool,
 }
 
 /// What came of an attempt to begin a transaction.
@@ -62,9 +58,9 @@ pub(super) enum Failed {
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection) -> Self {
-        Self {
-            conn,
+    pub(super) fn new(conn: Connection) -> Result<Self, StoreError> {
+        Ok(Self {
+            conn: unsynced(conn)?,
             leases: Leases::default(),
             known: KnownHeads::default(),
             trusted: false,
@@ -72,13 +68,12 @@ impl Writer {
             data_version: 0,
             contended: 0,
             checkpointed_at: 0,
-            committing: Duration::ZERO,
-        }
+            grew: false,
+        })
     }
 
-    /// Writes jobs in the transaction that has begun, answers them, and says which ones to expect
-    /// then.
-    pub(super) fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) -> Expected {
+    /// Writes jobs in the transaction that has begun. They are answered when it has been synced.
+    pub(super) fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) {
         let count: usize = jobs.iter().map(|job| job.commits.len()).sum();
         let span = tracing::debug_span!("sqlite batch", commits = count);
         let _entered = span.enter();
@@ -102,32 +97,17 @@ impl Writer {
             Err(failed) => for_each(&lists, |commit| Err(failed.of(commit))),
         };
         metrics::histogram!("profilestore_sqlite_batch_commits").record(count as f64);
-        let seconds = metrics::histogram!("profilestore_sqlite_commit_seconds");
-        let now = inner.options.env.now();
-        // Before their callers can come back.
-        let waiting = inner.queue.jobs.load(SeqCst);
-        let expected = Expected::after(&jobs, waiting, self.committing, inner.options.batch);
-        // Given back in one piece.
-        let mut room: Option<OwnedSemaphorePermit> = None;
-        for (mut job, replies) in jobs.into_iter().zip(replies) {
-            seconds.record(now.saturating_duration_since(job.since).as_secs_f64());
-            match (&mut room, job.room.take()) {
-                (Some(room), Some(more)) => room.merge(more),
-                (none, more) => *none = none.take().or(more),
-            }
-            // The caller, who may have gone, frees what it made; not much, since its room is free.
-            let small = job.bytes <= FREED_BY_CALLERS;
-            let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
-            drop(job.reply.send(Answer { replies, _commits }));
-        }
-        expected
+        let written = jobs.into_iter().zip(replies).collect();
+        inner.answer_when_synced(written, || self.sync(inner));
+        self.look_at_log(inner);
     }
 
     /// Writes a commit in a transaction of its own.
     fn alone(&mut self, inner: &Arc<Inner>, commit: &Commit, until: RealTime) -> Reply {
         let written = self
             .begin_by(inner, until)
-            .and_then(|()| self.commit_begun(inner, &[std::slice::from_ref(commit)]));
+            .and_then(|()| self.commit_begun(inner, &[std::slice::from_ref(commit)]))
+            .and_then(|replies| self.sync(inner).map(|()| replies).map_err(Failed::Unknown));
         match written {
             Ok(replies) => replies.into_iter().flatten().next().unwrap_or_else(|| Err(no_reply())),
             Err(failed) => Err(failed.of(commit)),
@@ -208,7 +188,15 @@ impl Writer {
         }
     }
 
-    /// Runs `work` in a transaction and commits it when `work` says that it wrote something.
+    /// Syncs what was committed, on this thread.
+    fn sync(&self, inner: &Inner) -> Result<(), String> {
+        inner.syncs.sync()?;
+        // The log may have been taken away before it was synced.
+        inner.still_there_or_rescue(&self.conn).map_err(|err| err.to_string())
+    }
+
+    /// Runs `work` in a transaction, commits it when `work` says that it wrote something, and syncs
+    /// it.
     pub(super) fn transaction(
         &mut self,
         inner: &Arc<Inner>,
@@ -220,7 +208,10 @@ impl Writer {
         self.finish(inner, |tx| {
             tx.know_nothing();
             work(tx)
-        })
+        })?;
+        self.sync(inner).map_err(Failed::Unknown)?;
+        self.look_at_log(inner);
+        Ok(())
     }
 
     /// Runs `work` in the transaction that has begun.
@@ -229,7 +220,7 @@ impl Writer {
         inner: &Arc<Inner>,
         work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Failed> {
-        (self.trusted, self.committing) = (false, Duration::ZERO);
+        self.trusted = false;
         let worked = {
             let now_ms = inner.options.env.unix_ms();
             let mut tx = Tx::of_writer(&self.conn, now_ms, &self.leases, &self.known);
@@ -257,10 +248,11 @@ impl Writer {
             self.trusted = !self.broken;
             return Ok(());
         }
-        let begun = real_time();
+        inner.syncs.begin();
         let committed = wait_while_busy(inner.options.lock_wait(), || {
             self.conn.prepare_cached("COMMIT")?.execute([])
         });
+        inner.syncs.end();
         if let Err(err) = committed {
             let full = is_full(&err);
             self.broken |= !full;
@@ -270,22 +262,28 @@ impl Writer {
             // crash would make of it.
             let surely_not = full || schema::is_busy(&err);
             tracing::warn!(%err, surely_not, "a transaction could not be committed");
+            // There is nothing of it to be synced, but what reads have seen is counted together.
+            drop(inner.syncs.sync());
             return Err(match () {
                 () if full => Failed::Full(Trouble::from(err).not_applied()),
                 () if surely_not => Failed::All(Trouble::from(err).not_applied()),
                 () => Failed::Unknown(format!("SQLite failed to commit: {err}")),
             });
         }
-        // The log may have been taken away before it was synced.
-        if let Err(err) = inner.still_there_or_rescue(&self.conn) {
-            return Err(Failed::Unknown(err.to_string()));
-        }
-        (self.trusted, self.committing) = (true, begun.elapsed());
-        self.after_commit(inner);
+        (self.trusted, self.grew) = (true, true);
         Ok(())
     }
 
-    fn after_commit(&mut self, inner: &Arc<Inner>) {
+    /// Makes good a sync that failed.
+    pub(super) fn secure(&mut self, inner: &Inner) -> Result<(), StoreError> {
+        if self.conn.is_autocommit() { inner.syncs.secure(&self.conn) } else { Ok(()) }
+    }
+
+    /// Sees to it that a log which has grown is copied into the file.
+    fn look_at_log(&mut self, inner: &Arc<Inner>) {
+        if !std::mem::take(&mut self.grew) {
+            return;
+        }
         let Ok((logged, done)) =
             self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP)
         else {
@@ -312,10 +310,10 @@ impl Writer {
         }
         if self.broken || !self.conn.is_autocommit() {
             let conn = inner.another_writer().map_err(Failed::All)?;
-            self.conn = conn;
+            self.conn = unsynced(conn).map_err(Failed::All)?;
             (self.broken, self.trusted, self.data_version) = (false, false, 0);
         }
-        Ok(())
+        self.secure(inner).map_err(Failed::All)
     }
 
     pub(super) fn roll_back(&mut self) {
@@ -327,6 +325,12 @@ impl Writer {
             self.broken = true;
         }
     }
+}
+
+/// Leaves the syncs of commits to [`super::sync`]. Checkpoints sync as before.
+fn unsynced(conn: Connection) -> Result<Connection, StoreError> {
+    let set = conn.pragma_update(None, "synchronous", "NORMAL");
+    set.map(|()| conn).map_err(|err| Trouble::from(err).not_applied())
 }
 
 impl Failed {

@@ -1,0 +1,503 @@
+//! Syncing the log beside the writer, so that the next transaction is written meanwhile.
+//!
+//! The writer's connection syncs none of its commits (`synchronous=NORMAL`): what it commits is in
+//! the log, where other connections see it, and not surely on the disk yet. A job is answered when
+//! the log has been synced behind its transaction, through a file of this module's own. One job
+//! that comes alone is synced by the writer itself. Of several, the writer hands over what it has
+//! written, and takes the next ones.
+//!
+//! * **A sync covers all that was committed before it began.** Transactions lie in the log in their
+//!   order, and what recovers a log ends at the first one that is not whole. So what another
+//!   process or a later commit builds on is on the disk when that one is.
+//! * **A read waits** for the sync of what it may have seen, so that nothing is shown which a crash
+//!   of the machine takes back. Reads of other processes cannot know of it, and do not wait.
+//! * **A sync that failed** leaves transactions in the log of which the disk may have kept nothing,
+//!   even if the next sync succeeds: systems forget a write that failed. So their outcome is
+//!   unknown, and nothing is written or read until all of the log has been copied into the file
+//!   and synced there.
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, wal::CheckpointMode};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{
+    Inner,
+    busy::real_time,
+    queue::{Answer, BATCH_BYTES, Job, Reply},
+    schema::beside,
+    taken_away::Guard,
+};
+use crate::data_store::StoreError;
+
+/// Up to how many bytes of commits are freed by the thread that waits for them.
+const FREED_BY_CALLERS: usize = 16 << 10;
+
+/// From so many jobs on a transaction is synced beside the writer, even if no other job waits.
+const FEW: usize = 8;
+
+/// For what share of the last sync's time the next one waits for the callers that were answered.
+const GATHER_SHARE: u32 = 4;
+
+/// A shorter wait is of no use: callers have to be woken, come back, and be written.
+const GATHER_LEAST: Duration = Duration::from_millis(1);
+
+/// A disk that stalls once must not make callers wait long afterwards.
+const GATHER_MOST: Duration = Duration::from_millis(5);
+
+/// Jobs of one transaction, and what becomes of them once it is on the disk.
+pub(super) type Written = Vec<(Job, Vec<Reply>)>;
+
+/// What is written and not synced.
+pub(super) struct Syncs {
+    /// None: commits are not synced.
+    log: Option<File>,
+    /// Held during a sync.
+    turn: Mutex<()>,
+    waiting: Mutex<Waiting>,
+    /// Wakes the thread that waits for expected jobs.
+    enough: Condvar,
+    /// How many transactions have come to their `COMMIT`, and how many of them are behind it.
+    begun: AtomicU64,
+    committed: AtomicU64,
+    settled: watch::Sender<Settled>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    written: Vec<Written>,
+    jobs: usize,
+    /// Those and the ones that are being synced.
+    unsynced: usize,
+    /// A thread syncs, or was asked for.
+    syncing: bool,
+    expected: Expected,
+    /// It waits until there are so many jobs.
+    wanted: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Settled {
+    /// So many transactions are on the disk.
+    through: u64,
+    /// A sync failed, and the log has not been copied into the file since.
+    failed: bool,
+}
+
+/// Which jobs a sync waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Expected {
+    jobs: usize,
+    within: Duration,
+}
+
+impl Expected {
+    /// After a sync of some jobs with so many bytes that took so long, while `waiting` others came.
+    fn after((jobs, bytes): (usize, usize), waiting: usize, took: Duration) -> Self {
+        let within = (took / GATHER_SHARE).min(GATHER_MOST);
+        // With so much data the way to the disk is more than the sync.
+        if jobs + waiting < 2 || bytes > BATCH_BYTES / 2 || within < GATHER_LEAST {
+            return Self::default();
+        }
+        Self { jobs: jobs + waiting, within }
+    }
+}
+
+impl Syncs {
+    /// For a store that is only read, and one that does not sync.
+    pub(super) fn none() -> Self {
+        Self {
+            log: None,
+            turn: Mutex::default(),
+            waiting: Mutex::default(),
+            enough: Condvar::new(),
+            begun: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            settled: watch::Sender::default(),
+        }
+    }
+
+    /// For the log of an open file. SQLite has its locks on the file and on the log's index, so
+    /// that the log may be opened and closed beside it.
+    pub(super) fn of(path: &Path, guard: &Guard) -> Result<Self, StoreError> {
+        let opened = File::open(beside(path, "-wal"));
+        let looked = opened.and_then(|file| Ok((guard.is_log(&file.metadata()?), file)));
+        let why = match looked {
+            Ok((true, file)) => return Ok(Self { log: Some(file), ..Self::none() }),
+            Ok((false, _)) => "it was replaced while the file was opened; try again".into(),
+            Err(err) => err.to_string(),
+        };
+        Err(StoreError::Unavailable {
+            reason: format!("the file's log cannot be synced: {why}: path=`{}`", path.display()),
+        })
+    }
+
+    /// A transaction comes to its `COMMIT`.
+    pub(super) fn begin(&self) {
+        if self.log.is_some() {
+            self.begun.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// It is behind it, whatever came of it.
+    pub(super) fn end(&self) {
+        self.committed.store(self.begun.load(SeqCst), SeqCst);
+    }
+
+    /// Of how many jobs the writer is to leave some to its next transaction, so that this one can
+    /// be synced meanwhile: those that are written. None: commits are not synced.
+    pub(super) fn unsynced(&self) -> Option<usize> {
+        self.log.is_some().then(|| self.waiting.lock().unsynced)
+    }
+
+    fn is_settled(&self) -> bool {
+        let settled = *self.settled.borrow();
+        !settled.failed && settled.through >= self.committed.load(SeqCst)
+    }
+
+    /// Syncs what was committed until now, on this thread.
+    pub(super) fn sync(&self) -> Result<(), String> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let _turn = self.turn.lock();
+        let committed = self.committed.load(SeqCst);
+        let settled = *self.settled.borrow();
+        if settled.failed {
+            return Err("an earlier sync of the log failed".into());
+        }
+        if settled.through >= committed {
+            return Ok(());
+        }
+        let synced = log.sync_data();
+        self.settled.send_modify(|settled| match &synced {
+            Ok(()) => settled.through = committed,
+            Err(_) => settled.failed = true,
+        });
+        synced.map_err(|err| {
+            tracing::warn!(%err, "the log could not be synced");
+            format!("the disk failed to sync the log: {err}")
+        })
+    }
+
+    /// Makes good a sync that failed: copies all of the log into the file, which is synced then.
+    /// While that fails, nothing is to be written. `conn` is in no transaction.
+    pub(super) fn secure(&self, conn: &Connection) -> Result<(), StoreError> {
+        if !self.settled.borrow().failed {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        let committed = self.committed.load(SeqCst);
+        let why = match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
+            Ok((logged, done)) if logged == done => {
+                self.settled.send_replace(Settled { through: committed, failed: false });
+                tracing::warn!("all of the log was copied into the file, after a failed sync");
+                return Ok(());
+            }
+            Ok(_) => "a read needs the state before".to_owned(),
+            Err(err) => err.to_string(),
+        };
+        let reason = format!(
+            "the disk failed to sync the log, and the log cannot be copied into the file yet: {why}"
+        );
+        Err(StoreError::Unavailable { reason })
+    }
+
+    /// Waits until all that a read may have seen is on the disk.
+    pub(super) async fn seen(&self) -> Result<(), StoreError> {
+        let begun = self.begun.load(SeqCst);
+        let is_settled = |settled: &Settled| settled.failed || settled.through >= begun;
+        let mut failed = { *self.settled.borrow() };
+        if !is_settled(&failed) {
+            let mut settled = self.settled.subscribe();
+            // The sender is this store's own.
+            failed = settled.wait_for(is_settled).await.map_or_else(|_| failed, |found| *found);
+        }
+        if failed.failed {
+            let reason = "the disk failed to sync what the read may have seen".into();
+            return Err(StoreError::Unavailable { reason });
+        }
+        Ok(())
+    }
+
+    /// Takes over what is written. True when no thread syncs, and one is to be started.
+    fn push(&self, written: Written) -> bool {
+        let mut waiting = self.waiting.lock();
+        waiting.jobs += written.len();
+        waiting.unsynced += written.len();
+        waiting.written.push(written);
+        if waiting.wanted.is_some_and(|wanted| waiting.jobs >= wanted) {
+            waiting.wanted = None;
+            self.enough.notify_one();
+        }
+        !std::mem::replace(&mut waiting.syncing, true)
+    }
+
+    /// What the next sync is for. Leaves the callers of the last one time to come back, so that
+    /// this one is not for a few only: a sync costs the same, whatever its size. Sleeps meanwhile,
+    /// because the scheduler may put a thread that yields far behind the others. None: nothing was
+    /// written, and the thread ends.
+    fn take(&self) -> Option<Vec<Written>> {
+        let mut waiting = self.waiting.lock();
+        let expected = std::mem::take(&mut waiting.expected);
+        if waiting.jobs < expected.jobs {
+            waiting.wanted = Some(expected.jobs);
+            self.enough.wait_for(&mut waiting, expected.within);
+            waiting.wanted = None;
+        }
+        waiting.jobs = 0;
+        waiting.syncing = !waiting.written.is_empty();
+        waiting.syncing.then(|| std::mem::take(&mut waiting.written))
+    }
+
+    /// Some jobs were synced, which took so long.
+    fn took(&self, written: &[Written], time: Duration) {
+        let jobs = written.iter().flatten().map(|(job, _)| job.bytes);
+        let (count, bytes) = (jobs.clone().count(), jobs.sum());
+        let mut waiting = self.waiting.lock();
+        waiting.unsynced -= count;
+        waiting.expected = Expected::after((count, bytes), waiting.jobs, time);
+    }
+}
+
+impl Inner {
+    /// Answers jobs of a transaction that is behind its `COMMIT`, now or when it has been synced.
+    /// `sync` does that on this thread.
+    pub(super) fn answer_when_synced(
+        self: &Arc<Self>,
+        written: Written,
+        sync: impl FnOnce() -> Result<(), String>,
+    ) {
+        let syncs = &self.syncs;
+        let alone = written.len() < FEW && self.queue.jobs.load(SeqCst) == 0;
+        if syncs.is_settled() {
+            self.answer(written, Ok(()));
+        } else if alone && !syncs.waiting.lock().syncing {
+            self.answer(written, sync().as_ref().copied());
+        } else if syncs.push(written) {
+            let syncing = Syncing(self.clone());
+            tokio::task::spawn_blocking(move || drop(syncing));
+        }
+    }
+
+    /// Answers the jobs of one transaction.
+    fn answer(&self, written: Written, synced: Result<(), &String>) {
+        let seconds = metrics::histogram!("profilestore_sqlite_commit_seconds");
+        let now = self.options.env.now();
+        // Given back in one piece.
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        for (mut job, mut replies) in written {
+            seconds.record(now.saturating_duration_since(job.since).as_secs_f64());
+            match (&mut room, job.room.take()) {
+                (Some(room), Some(more)) => room.merge(more),
+                (none, more) => *none = none.take().or(more),
+            }
+            if let Err(reason) = synced {
+                for (reply, commit) in replies.iter_mut().zip(&job.commits) {
+                    if reply.is_ok() {
+                        let (commit, reason) = (commit.id, reason.clone());
+                        *reply = Err(StoreError::Indeterminate { commit, reason });
+                    }
+                }
+            }
+            // The caller, who may have gone, frees what it made; not much, since its room is free.
+            let small = job.bytes <= FREED_BY_CALLERS;
+            let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
+            drop(job.reply.send(Answer { replies, _commits }));
+        }
+    }
+}
+
+/// A thread's work of syncing what is written. Done when it is dropped, so that a runtime which
+/// shuts down before the thread began leaves no caller without an answer.
+struct Syncing(Arc<Inner>);
+
+impl Syncing {
+    fn run(&self) {
+        let inner = &self.0;
+        while let Some(written) = inner.syncs.take() {
+            let begun = real_time();
+            let synced = inner.syncs.sync();
+            // The log may have been taken away before it was synced.
+            let synced = synced.and_then(|()| inner.still_there().map_err(|err| err.to_string()));
+            inner.syncs.took(&written, begun.elapsed());
+            for written in written {
+                inner.answer(written, synced.as_ref().copied());
+            }
+            // Not to wait for the next commit: reads wait too.
+            if inner.syncs.settled.borrow().failed
+                && let Some(writer) = inner.writer.lock().as_mut()
+                && let Err(err) = writer.secure(inner)
+            {
+                tracing::warn!(%err, "a failed sync could not be made good yet");
+            }
+        }
+    }
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.syncs.waiting.lock().syncing = false;
+        } else {
+            self.run();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::OwnedFd, sync::atomic::AtomicBool};
+
+    use futures_util::FutureExt as _;
+    use tokio::{sync::oneshot, time::Instant};
+
+    use super::*;
+    use crate::data_store::{SqliteOptions, SqliteStore};
+
+    fn written(jobs: usize, bytes: usize) -> Written {
+        let job = |_| {
+            let (reply, _) = oneshot::channel();
+            let (since, queued) = (Instant::now(), real_time());
+            let (commits, turn, room) = (Vec::new(), Arc::new(AtomicBool::new(true)), None);
+            (Job { commits, bytes, since, queued, turn, reply, room }, Vec::new())
+        };
+        (0..jobs).map(job).collect()
+    }
+
+    /// How many jobs the next sync is for.
+    fn taken(syncs: &Syncs) -> usize {
+        syncs.take().expect("something is written").iter().map(Vec::len).sum()
+    }
+
+    fn expect(syncs: &Syncs, jobs: usize, within: Duration) {
+        syncs.waiting.lock().expected = Expected { jobs, within };
+    }
+
+    #[test]
+    fn a_sync_begins_as_soon_as_the_expected_jobs_are_written() {
+        let syncs = Syncs::none();
+        expect(&syncs, 10, Duration::from_secs(600));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0..5 {
+                    // One thread syncs.
+                    assert_eq!(syncs.push(written(2, 1)), turn == 0);
+                }
+            });
+            assert_eq!(taken(&syncs), 10);
+        });
+        assert!(syncs.take().is_none());
+        assert!(syncs.push(written(1, 1)), "the thread has ended");
+    }
+
+    #[test]
+    fn a_sync_begins_without_jobs_that_do_not_come() {
+        let syncs = Syncs::none();
+        syncs.push(written(1, 1));
+        expect(&syncs, 2, Duration::from_millis(1));
+        assert_eq!(taken(&syncs), 1);
+        expect(&syncs, 2, Duration::from_millis(1));
+        assert!(syncs.take().is_none(), "nor does it wait twice");
+    }
+
+    #[test]
+    fn callers_are_expected_back_after_a_slow_sync_of_small_jobs() {
+        let slow = Duration::from_millis(8);
+        let within = slow / GATHER_SHARE;
+        assert_eq!(Expected::after((9, 9), 3, slow), Expected { jobs: 12, within });
+        let stalled = Expected::after((9, 9), 3, Duration::from_secs(14));
+        assert_eq!(stalled.within, GATHER_MOST);
+        let quick = GATHER_LEAST * (GATHER_SHARE - 1);
+        for none in [
+            Expected::after((9, 9), 3, quick),
+            Expected::after((1, 1), 0, slow),
+            Expected::after((9, BATCH_BYTES), 3, slow),
+        ] {
+            assert_eq!(none, Expected::default());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_waits_for_the_sync_of_what_it_may_have_seen() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = File::create(dir.path().join("log")).expect("a file");
+        let syncs = Syncs { log: Some(log), ..Syncs::none() };
+        syncs.seen().await.expect("nothing was written");
+        syncs.begin();
+        let mut read = Box::pin(syncs.seen());
+        assert!(read.as_mut().now_or_never().is_none());
+        // It may have begun before the other one, and is not behind its `COMMIT` yet.
+        syncs.sync().expect("synced");
+        assert!(read.as_mut().now_or_never().is_none());
+        syncs.end();
+        assert!(!syncs.is_settled());
+        syncs.sync().expect("synced");
+        assert!(syncs.is_settled());
+        read.await.expect("it is on the disk");
+    }
+
+    /// A later sync that succeeds says nothing of what the earlier one was for.
+    #[tokio::test]
+    async fn after_a_failed_sync_nothing_is_answered_until_the_log_is_in_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let connect = || store.inner.another_writer().expect("a connection");
+        // A pipe cannot be synced.
+        let (pipe, _) = std::io::pipe().expect("a pipe");
+        let syncs = Syncs { log: Some(File::from(OwnedFd::from(pipe))), ..Syncs::none() };
+        syncs.begin();
+        syncs.end();
+        let mut read = Box::pin(syncs.seen());
+        assert!(read.as_mut().now_or_never().is_none());
+        assert!(syncs.sync().expect_err("no sync").contains("the disk failed to sync the log"));
+        assert!(read.await.is_err());
+        assert_eq!(syncs.sync(), Err("an earlier sync of the log failed".into()));
+        assert!(!syncs.is_settled());
+        // An old read is in the way.
+        let reader = connect();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM head").expect("a read");
+        let writer = connect();
+        writer.execute_batch("UPDATE meta SET value = value").expect("written");
+        match syncs.secure(&writer) {
+            Err(StoreError::Unavailable { reason }) => {
+                assert!(reason.ends_with("yet: a read needs the state before"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(syncs.seen().await.is_err());
+        reader.execute_batch("ROLLBACK").expect("the read ends");
+        syncs.secure(&writer).expect("copied");
+        assert!(syncs.is_settled());
+        syncs.seen().await.expect("it is on the disk");
+    }
+
+    /// Its callers would have waited for ever.
+    #[test]
+    fn a_sync_is_made_though_the_runtime_ends_before_its_thread_begins() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let inner = &store.inner;
+        inner.syncs.begin();
+        inner.syncs.end();
+        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
+        jobs[0].0.reply = reply;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let entered = handle.enter();
+        inner.answer_when_synced(jobs, || panic!("they are many"));
+        drop(entered);
+        assert!(answer.now_or_never().expect("answered").is_ok());
+        assert!(inner.syncs.is_settled());
+    }
+}

@@ -88,7 +88,7 @@ fn is_refusal(error: &StoreError) -> bool {
 }
 
 /// One write a line, so that lines do not mix.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     use std::io::Write as _;
     std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
@@ -209,7 +209,7 @@ async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
     let seed = std::env::var("PROFILESTORE_IO_ERROR_SEED")
         .map_or(1, |seed| seed.parse::<u64>().expect("a seed"));
     let dir = folder();
-    let library = faulty_io(dir.path());
+    let library = preloaded("faulty_io", dir.path());
     for (round, kinds) in [&["READS"][..], &["WRITES"], &["SYNCS"], &["READS", "WRITES", "SYNCS"]]
         .into_iter()
         .enumerate()
@@ -243,13 +243,14 @@ async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
     }
 }
 
-/// The library that makes calls fail, compiled by the compiler that SQLite needs too.
+/// One of the libraries beside the tests that stand between a child and the system, compiled by the
+/// compiler that SQLite needs too.
 #[cfg(target_os = "linux")]
-fn faulty_io(folder: &Path) -> PathBuf {
-    let library = folder.join("faulty_io.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faulty_io.c");
+pub(super) fn preloaded(name: &str, folder: &Path) -> PathBuf {
+    let library = folder.join(format!("{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
     let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args(["-shared", "-fPIC", "-O1", "-pthread", "-o"])
         .arg(&library)
         .arg(source)
         .arg("-ldl")

@@ -22,6 +22,8 @@ mod format;
 mod hints;
 mod io_errors;
 mod known;
+#[cfg(target_os = "linux")]
+mod power_loss;
 mod processes;
 mod read_only;
 mod sweep;

@@ -25,6 +25,10 @@ fn child() {
         "hold the lock" => hold_the_lock(file),
         "fill the disk" => fill_the_disk(file),
         "write through errors" => super::io_errors::write_through_errors(file),
+        #[cfg(target_os = "linux")]
+        super::power_loss::DURABLE => super::power_loss::write_and_read(file, true),
+        #[cfg(target_os = "linux")]
+        super::power_loss::NOT_DURABLE => super::power_loss::write_and_read(file, false),
         "open" => match SqliteStore::open(file, fast()) {
             Ok(_) => println!("\nopened"),
             Err(err) => println!("\n{err}"),
@@ -128,7 +132,7 @@ impl Process {
         BufReader::new(self.0.stdout.take().unwrap()).lines().map_while(Result::ok)
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let done = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
         assert!(done.success());
     }

@@ -23,7 +23,7 @@ const READERS: usize = 4;
 
 /// Up to how many acknowledgements the parent waits for before the switch, unless it waits for the
 /// log to begin anew.
-const ACKNOWLEDGED: u64 = 2500;
+const ACKNOWLEDGED: u64 = 4000;
 
 /// What the child does: each task writes its keys, counting up, and says so after each commit was
 /// acknowledged. Others read what is being written, and say what they read.

@@ -35,6 +35,7 @@ use super::{
 use crate::{env::Env, key::ProfileKey};
 
 mod alarm;
+mod answers;
 mod apply;
 mod backlog;
 mod backup;

@@ -166,13 +166,18 @@ mod tests {
     #[test]
     fn a_transaction_leaves_half_of_what_is_under_way_to_the_next_one() {
         let queue = Queue::default();
-        (0..32).for_each(|_| drop(queue.push(job(), false)));
-        let mut take = |unsynced| queue.take(256, unsynced).len();
+        let push = |jobs| {
+            for _ in 0..jobs {
+                queue.push(job(), false);
+            }
+        };
+        push(32);
+        let take = |unsynced| queue.take(256, unsynced).len();
         assert_eq!([take(Some(0)), take(Some(16))], [16, 16]);
         // Few are not worth a second sync.
-        (0..12).for_each(|_| drop(queue.push(job(), false)));
+        push(12);
         assert_eq!([take(Some(0)), take(Some(8)), take(Some(12))], [LEAST_JOBS, 4, 0]);
-        (0..32).for_each(|_| drop(queue.push(job(), false)));
+        push(32);
         assert_eq!(take(None), 32);
     }
 }

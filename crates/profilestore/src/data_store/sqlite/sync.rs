@@ -19,31 +19,20 @@
 use std::{
     fs::File,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
     time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, wal::CheckpointMode};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::{
-    Inner,
-    busy::real_time,
-    queue::{Answer, BATCH_BYTES, Job, Reply},
+    queue::{BATCH_BYTES, Job, Reply},
     schema::beside,
     taken_away::Guard,
 };
 use crate::data_store::StoreError;
-
-/// Up to how many bytes of commits are freed by the thread that waits for them.
-const FREED_BY_CALLERS: usize = 16 << 10;
-
-/// From so many jobs on a transaction is synced beside the writer, even if no other job waits.
-const FEW: usize = 8;
 
 /// For what share of the last sync's time the next one waits for the callers that were answered.
 const GATHER_SHARE: u32 = 4;
@@ -159,7 +148,7 @@ impl Syncs {
         self.log.is_some().then(|| self.waiting.lock().unsynced)
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let settled = *self.settled.borrow();
         !settled.failed && settled.through >= self.committed.load(SeqCst)
     }
@@ -190,7 +179,7 @@ impl Syncs {
     /// Makes good a sync that failed: copies all of the log into the file, which is synced then.
     /// While that fails, nothing is to be written. `conn` is in no transaction.
     pub(super) fn secure(&self, conn: &Connection) -> Result<(), StoreError> {
-        if !self.settled.borrow().failed {
+        if !self.has_failed() {
             return Ok(());
         }
         let _turn = self.turn.lock();
@@ -208,6 +197,21 @@ impl Syncs {
             "the disk failed to sync the log, and the log cannot be copied into the file yet: {why}"
         );
         Err(StoreError::Unavailable { reason })
+    }
+
+    /// Whether a thread syncs, or was asked for.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.waiting.lock().syncing
+    }
+
+    /// Whether the last sync failed, and was not made good.
+    pub(super) fn has_failed(&self) -> bool {
+        self.settled.borrow().failed
+    }
+
+    /// The thread that syncs has ended by a panic.
+    pub(super) fn stopped(&self) {
+        self.waiting.lock().syncing = false;
     }
 
     /// Waits until all that a read may have seen is on the disk.
@@ -228,7 +232,7 @@ impl Syncs {
     }
 
     /// Takes over what is written. True when no thread syncs, and one is to be started.
-    fn push(&self, written: Written) -> bool {
+    pub(super) fn push(&self, written: Written) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.jobs += written.len();
         waiting.unsynced += written.len();
@@ -244,7 +248,7 @@ impl Syncs {
     /// this one is not for a few only: a sync costs the same, whatever its size. Sleeps meanwhile,
     /// because the scheduler may put a thread that yields far behind the others. None: nothing was
     /// written, and the thread ends.
-    fn take(&self) -> Option<Vec<Written>> {
+    pub(super) fn take(&self) -> Option<Vec<Written>> {
         let mut waiting = self.waiting.lock();
         let expected = std::mem::take(&mut waiting.expected);
         if waiting.jobs < expected.jobs {
@@ -258,7 +262,7 @@ impl Syncs {
     }
 
     /// Some jobs were synced, which took so long.
-    fn took(&self, written: &[Written], time: Duration) {
+    pub(super) fn took(&self, written: &[Written], time: Duration) {
         let jobs = written.iter().flatten().map(|(job, _)| job.bytes);
         let (count, bytes) = (jobs.clone().count(), jobs.sum());
         let mut waiting = self.waiting.lock();
@@ -267,110 +271,14 @@ impl Syncs {
     }
 }
 
-impl Inner {
-    /// Answers jobs of a transaction that is behind its `COMMIT`, now or when it has been synced.
-    /// `sync` does that on this thread.
-    pub(super) fn answer_when_synced(
-        self: &Arc<Self>,
-        written: Written,
-        sync: impl FnOnce() -> Result<(), String>,
-    ) {
-        let syncs = &self.syncs;
-        let alone = written.len() < FEW && self.queue.jobs.load(SeqCst) == 0;
-        if syncs.is_settled() {
-            self.answer(written, Ok(()));
-        } else if alone && !syncs.waiting.lock().syncing {
-            self.answer(written, sync().as_ref().copied());
-        } else if syncs.push(written) {
-            let syncing = Syncing(self.clone());
-            tokio::task::spawn_blocking(move || drop(syncing));
-        }
-    }
-
-    /// Answers the jobs of one transaction.
-    fn answer(&self, written: Written, synced: Result<(), &String>) {
-        let seconds = metrics::histogram!("profilestore_sqlite_commit_seconds");
-        let now = self.options.env.now();
-        // Given back in one piece.
-        let mut room: Option<OwnedSemaphorePermit> = None;
-        for (mut job, mut replies) in written {
-            seconds.record(now.saturating_duration_since(job.since).as_secs_f64());
-            match (&mut room, job.room.take()) {
-                (Some(room), Some(more)) => room.merge(more),
-                (none, more) => *none = none.take().or(more),
-            }
-            if let Err(reason) = synced {
-                for (reply, commit) in replies.iter_mut().zip(&job.commits) {
-                    if reply.is_ok() {
-                        let (commit, reason) = (commit.id, reason.clone());
-                        *reply = Err(StoreError::Indeterminate { commit, reason });
-                    }
-                }
-            }
-            // The caller, who may have gone, frees what it made; not much, since its room is free.
-            let small = job.bytes <= FREED_BY_CALLERS;
-            let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
-            drop(job.reply.send(Answer { replies, _commits }));
-        }
-    }
-}
-
-/// A thread's work of syncing what is written. Done when it is dropped, so that a runtime which
-/// shuts down before the thread began leaves no caller without an answer.
-struct Syncing(Arc<Inner>);
-
-impl Syncing {
-    fn run(&self) {
-        let inner = &self.0;
-        while let Some(written) = inner.syncs.take() {
-            let begun = real_time();
-            let synced = inner.syncs.sync();
-            // The log may have been taken away before it was synced.
-            let synced = synced.and_then(|()| inner.still_there().map_err(|err| err.to_string()));
-            inner.syncs.took(&written, begun.elapsed());
-            for written in written {
-                inner.answer(written, synced.as_ref().copied());
-            }
-            // Not to wait for the next commit: reads wait too.
-            if inner.syncs.settled.borrow().failed
-                && let Some(writer) = inner.writer.lock().as_mut()
-                && let Err(err) = writer.secure(inner)
-            {
-                tracing::warn!(%err, "a failed sync could not be made good yet");
-            }
-        }
-    }
-}
-
-impl Drop for Syncing {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.syncs.waiting.lock().syncing = false;
-        } else {
-            self.run();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{os::fd::OwnedFd, sync::atomic::AtomicBool};
+    use std::os::fd::OwnedFd;
 
     use futures_util::FutureExt as _;
-    use tokio::{sync::oneshot, time::Instant};
 
     use super::*;
-    use crate::data_store::{SqliteOptions, SqliteStore};
-
-    fn written(jobs: usize, bytes: usize) -> Written {
-        let job = |_| {
-            let (reply, _) = oneshot::channel();
-            let (since, queued) = (Instant::now(), real_time());
-            let (commits, turn, room) = (Vec::new(), Arc::new(AtomicBool::new(true)), None);
-            (Job { commits, bytes, since, queued, turn, reply, room }, Vec::new())
-        };
-        (0..jobs).map(job).collect()
-    }
+    use crate::data_store::{SqliteOptions, SqliteStore, sqlite::answers::tests::written};
 
     /// How many jobs the next sync is for.
     fn taken(syncs: &Syncs) -> usize {
@@ -466,7 +374,7 @@ mod tests {
         let reader = connect();
         reader.execute_batch("BEGIN; SELECT count(*) FROM head").expect("a read");
         let writer = connect();
-        writer.execute_batch("UPDATE meta SET value = value").expect("written");
+        writer.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
         match syncs.secure(&writer) {
             Err(StoreError::Unavailable { reason }) => {
                 assert!(reason.ends_with("yet: a read needs the state before"), "{reason}");
@@ -478,26 +386,5 @@ mod tests {
         syncs.secure(&writer).expect("copied");
         assert!(syncs.is_settled());
         syncs.seen().await.expect("it is on the disk");
-    }
-
-    /// Its callers would have waited for ever.
-    #[test]
-    fn a_sync_is_made_though_the_runtime_ends_before_its_thread_begins() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("players.db");
-        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
-        let inner = &store.inner;
-        inner.syncs.begin();
-        inner.syncs.end();
-        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
-        jobs[0].0.reply = reply;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let handle = runtime.handle().clone();
-        drop(runtime);
-        let entered = handle.enter();
-        inner.answer_when_synced(jobs, || panic!("they are many"));
-        drop(entered);
-        assert!(answer.now_or_never().expect("answered").is_ok());
-        assert!(inner.syncs.is_settled());
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn write_and_read(file: &Path, durable: bool) {
 
 fn keys(task: usize) -> Vec<ProfileKey> {
     let [a, b] = pair(task as u64);
-    if task % 2 == 0 { vec![a, b] } else { vec![a] }
+    if task.is_multiple_of(2) { vec![a, b] } else { vec![a] }
 }
 
 /// A loss of power: for each task, the last version that was acknowledged, the last one that was

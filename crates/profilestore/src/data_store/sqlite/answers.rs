@@ -1,0 +1,146 @@
+//! Answering jobs once their transaction has been synced: by the writer, or on a thread that syncs
+//! beside it.
+
+use std::sync::{Arc, atomic::Ordering::SeqCst};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Inner, busy::real_time, queue::Answer, sync::Written};
+use crate::data_store::StoreError;
+
+/// Up to how many bytes of commits are freed by the thread that waits for them.
+const FREED_BY_CALLERS: usize = 16 << 10;
+
+/// From so many jobs on a transaction is synced beside the writer, even if no other job waits.
+const FEW: usize = 8;
+
+impl Inner {
+    /// Answers jobs of a transaction that is behind its `COMMIT`, now or when it has been synced.
+    /// `sync` does that on this thread.
+    pub(super) fn answer_when_synced(
+        self: &Arc<Self>,
+        written: Written,
+        sync: impl FnOnce() -> Result<(), String>,
+    ) {
+        let syncs = &self.syncs;
+        let alone = written.len() < FEW && self.queue.jobs.load(SeqCst) == 0;
+        if syncs.is_settled() {
+            self.answer(written, Ok(()));
+        } else if alone && !syncs.are_under_way() {
+            self.answer(written, sync().as_ref().copied());
+        } else if syncs.push(written) {
+            let syncing = Syncing(self.clone());
+            tokio::task::spawn_blocking(move || drop(syncing));
+        }
+    }
+
+    /// Answers the jobs of one transaction.
+    fn answer(&self, written: Written, synced: Result<(), &String>) {
+        let seconds = metrics::histogram!("profilestore_sqlite_commit_seconds");
+        let now = self.options.env.now();
+        // Given back in one piece.
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        for (mut job, mut replies) in written {
+            seconds.record(now.saturating_duration_since(job.since).as_secs_f64());
+            match (&mut room, job.room.take()) {
+                (Some(room), Some(more)) => room.merge(more),
+                (none, more) => *none = none.take().or(more),
+            }
+            if let Err(reason) = synced {
+                for (reply, commit) in replies.iter_mut().zip(&job.commits) {
+                    if reply.is_ok() {
+                        let (commit, reason) = (commit.id, reason.clone());
+                        *reply = Err(StoreError::Indeterminate { commit, reason });
+                    }
+                }
+            }
+            // The caller, who may have gone, frees what it made; not much, since its room is free.
+            let small = job.bytes <= FREED_BY_CALLERS;
+            let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
+            drop(job.reply.send(Answer { replies, _commits }));
+        }
+    }
+}
+
+/// A thread's work of syncing what is written. Done when it is dropped, so that a runtime which
+/// shuts down before the thread began leaves no caller without an answer.
+struct Syncing(Arc<Inner>);
+
+impl Syncing {
+    fn run(&self) {
+        let inner = &self.0;
+        while let Some(written) = inner.syncs.take() {
+            let begun = real_time();
+            let synced = inner.syncs.sync();
+            // The log may have been taken away before it was synced.
+            let synced = synced.and_then(|()| inner.still_there().map_err(|err| err.to_string()));
+            inner.syncs.took(&written, begun.elapsed());
+            for written in written {
+                inner.answer(written, synced.as_ref().copied());
+            }
+            // Not to wait for the next commit: reads wait too.
+            if inner.syncs.has_failed()
+                && let Some(writer) = inner.writer.lock().as_mut()
+                && let Err(err) = writer.secure(inner)
+            {
+                tracing::warn!(%err, "a failed sync could not be made good yet");
+            }
+        }
+    }
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.syncs.stopped();
+        } else {
+            self.run();
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use futures_util::FutureExt as _;
+    use tokio::{sync::oneshot, time::Instant};
+
+    use super::*;
+    use crate::data_store::{
+        SqliteOptions, SqliteStore,
+        sqlite::queue::{Job, Reply},
+    };
+
+    /// Jobs without commits, which no caller waits for.
+    pub(in super::super) fn written(jobs: usize, bytes: usize) -> Written {
+        let job = |_| -> (Job, Vec<Reply>) {
+            let (reply, _) = oneshot::channel();
+            let (since, queued) = (Instant::now(), real_time());
+            let (commits, turn, room) = (Vec::new(), Arc::new(AtomicBool::new(true)), None);
+            (Job { commits, bytes, since, queued, turn, reply, room }, Vec::new())
+        };
+        (0..jobs).map(job).collect()
+    }
+
+    /// Its callers would have waited for ever.
+    #[test]
+    fn a_sync_is_made_though_the_runtime_ends_before_its_thread_begins() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let inner = &store.inner;
+        inner.syncs.begin();
+        inner.syncs.end();
+        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
+        jobs[0].0.reply = reply;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let entered = handle.enter();
+        inner.answer_when_synced(jobs, || panic!("they are many"));
+        drop(entered);
+        assert!(answer.now_or_never().expect("answered").is_ok());
+        assert!(inner.syncs.is_settled());
+    }
+}

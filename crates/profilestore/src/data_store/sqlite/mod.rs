@@ -2,14 +2,13 @@
 //!
 //! * **One writer at a time.** Commits wait in a bounded queue. A commit that finds no writer
 //!   running starts one on the blocking pool, which takes up to [`SqliteOptions::batch`] commits
-//!   into one transaction (`BEGIN IMMEDIATE`, judge, apply, `COMMIT`) and answers when it is
-//!   durable. Renewals of servers go first. A writer that runs on the blocking pool, and only while
-//!   there is something to write, keeps tokio's paused time still as long as a commit is under way,
-//!   and leaves no thread behind.
+//!   into one transaction (`BEGIN IMMEDIATE`, judge, apply, `COMMIT`). Renewals of servers go
+//!   first. A writer that runs on the blocking pool, and only while there is something to write,
+//!   keeps tokio's paused time still as long as a commit is under way, and leaves no thread behind.
 //! * **Reads** run beside it on a small pool of connections, each in one read transaction.
-//! * **Write-ahead log**, synced with each transaction (`synchronous=FULL`), checkpointed beside
-//!   the writer at about 4,000 pages and in the writer's own turn when it cannot be emptied
-//!   otherwise. Its file is not truncated while the store is open, so that a commit overwrites
+//! * **Write-ahead log**, synced beside the writer before anything of it is answered or shown in
+//!   this process, checkpointed at about 4,000 pages beside the writer too, and in the writer's own
+//!   turn when it cannot be emptied otherwise. Its file is not truncated while the store is open, so that a commit overwrites
 //!   blocks which the file system has given out already; it is removed when the last process closes
 //!   the store, so that a closed store is a single file.
 //! * **Several processes** share the file through SQLite's own locks, waited for in short steps so
@@ -76,8 +75,9 @@ pub use hints::SqliteMessenger;
 /// How a [`SqliteStore`] is opened.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// Sync every commit to the disk before it is answered. Without it a crash of the machine may
-    /// lose the last commits, though never a part of one; a crash of the process loses none.
+    /// Sync every commit to the disk before it is answered, or shown by a read of this store; reads
+    /// of other processes may show it some milliseconds sooner. Without it a crash of the machine
+    /// may lose the last commits, though no part of one; a crash of the process loses none.
     /// Default: true.
     pub durable: bool,
     /// How many commits may share one transaction. Default: 256.

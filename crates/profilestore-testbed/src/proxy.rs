@@ -42,8 +42,9 @@ pub enum Link {
 /// What PostgreSQL answers when a transaction is committed.
 const POSTGRES_COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 
-/// What PostgreSQL answers behind the row of a statement that was a transaction of its own.
-const POSTGRES_ONE_ROW: &[u8] = b"SELECT 1\0Z\0\0\0\x05I";
+/// What PostgreSQL answers behind the row of a statement that was a transaction of its own: the end
+/// of `SELECT 1` or `UPDATE 1`, and that no transaction is open.
+const POSTGRES_ONE_ROW: &[u8] = b" 1\0Z\0\0\0\x05I";
 
 impl Link {
     /// Loses PostgreSQL's answers to statements that are transactions of their own and have one

@@ -2,12 +2,16 @@
 //!
 //! It is for the plain case: the next version of one profile under its epoch and version, by its
 //! holder or while nobody holds it, with the same users, and nothing in the inbox that the caller
-//! wants to see. The statement looks for the row that is so, writes head, history and outcome (a
-//! holder's save and nothing else has that in the head: [`rules::is_own_save`]), and answers with
-//! what is there then. In every other case it finds no row, or fails as a whole, and
-//! nothing is applied; the commit then goes the way of all others, on which the shared rules judge
-//! it. So nothing is ever refused here, and a condition too many costs a round trip and no more.
+//! wants to see. The statement looks for the row that is so, writes head, history and outcome, and
+//! answers with what the row holds besides. In every other case it finds no row, or fails as a
+//! whole, and nothing is applied; the commit then goes the way of all others, on which the shared
+//! rules judge it. So nothing is ever refused here, and a condition too many costs a round trip and
+//! no more.
 //!
+//! * **By the holder**, and nothing else ([`rules::is_own_save`]): nearly every save. Its outcome
+//!   stands in the head. So its statement is a plain `UPDATE`, unless the version before may have
+//!   to be kept. It is tried where the caller held the profile, with a server's row, when a commit
+//!   here was last answered.
 //! * **Twice.** A commit that was applied before finds another version. One that was aborted finds
 //!   its id in `settled`: the insert fails, and the write with it. So there is no `ON CONFLICT`. A
 //!   holder's save is never aborted.
@@ -24,10 +28,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::{
     Inner,
@@ -35,12 +39,15 @@ use super::{
     pool::Lease,
     queue::Reply,
     schema::SEALED,
-    state::{HEAD_COLUMNS, Head, Value, corrupt, get, head_columns, own_columns, server_columns},
+    state::{
+        Head, SERVER_COLUMNS, Value, corrupt, get, joined_server, lease_of_text, server_columns,
+        unsigned,
+    },
     trouble::Trouble,
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitReply, LeaseState, NewValue, StoreError,
+        Change, Commit, CommitId, CommitReply, LeaseState, NewValue, ServerId, StoreError,
         checksum::{Covered, checksum},
         rules,
     },
@@ -56,60 +63,117 @@ const BEHIND: Duration = Duration::from_secs(1);
 /// How long the server's clock can be told from ours.
 const CLOCK_KEPT: Duration = Duration::from_secs(300);
 
+/// The incarnation is compared beside the epoch: so it is part of the look for the row, and no step
+/// of its own.
 macro_rules! is_plain {
     () => {
-        "h.store = $1 AND h.scope = $2 AND h.key = $3 AND h.epoch = $4 AND h.version = $5 AND h.users = $6 \
-         AND (h.holder IS NULL OR h.holder = $7) AND (h.waiting = 0 OR COALESCE(h.inbox_revision = $8, true)) \
-         AND starts_with(h.lease, $9) AND (SELECT m.value FROM meta m WHERE m.name = 'incarnation') = $10 \
-         AND clock_timestamp() BETWEEN $11 AND $12 AND h.stored_ms <= $13"
+        "h.store = $1 AND h.scope = $2 AND h.key = $3 \
+         AND h.epoch = (SELECT $4::bigint FROM meta m WHERE m.name = 'incarnation' AND m.value = $10) \
+         AND h.version = $5 AND h.users = $6 AND (h.waiting = 0 OR COALESCE(h.inbox_revision = $8, true)) \
+         AND starts_with(h.lease, $9) AND clock_timestamp() BETWEEN $11 AND $12 AND h.stored_ms <= $13"
+    };
+}
+
+/// Nobody but the caller holds it.
+macro_rules! is_free {
+    () => {
+        "(h.holder IS NULL OR h.holder = $7) AND "
+    };
+}
+
+/// The version before need not be kept: [`rules::keeps_previous`], each flag being a reason.
+macro_rules! is_passing {
+    () => {
+        " AND h.flags = 0 AND h.stored_ms >= $14"
     };
 }
 
 macro_rules! update {
     () => {
         "UPDATE head h SET version = h.version + 1, flags = $15, written_ms = $13, stored_ms = $13, load_count = $16, \
-         cause = $17, author = $18, label = NULL, checksum = $19, value = $20, \
-         last_save = CASE WHEN $23::bool AND h.holder = $7 THEN $21::uuid ELSE h.last_save END"
+         cause = $17, author = $18, label = NULL, checksum = $19, value = $20, last_save = "
+    };
+}
+
+/// The same of a save that may be the holder's own.
+macro_rules! update_any {
+    () => {
+        concat!(
+            update!(),
+            "CASE WHEN $23::bool AND h.holder = $7 THEN $21::uuid ELSE h.last_save END"
+        )
+    };
+}
+
+/// What neither the conditions nor the parameters tell of the row.
+macro_rules! found_columns {
+    () => {
+        "h.created_ms, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease"
     };
 }
 
 macro_rules! and_answer {
     () => {
         concat!(
-            " RETURNING h.*, clock_timestamp() AS now), \
+            " RETURNING ",
+            found_columns!(),
+            ", clock_timestamp() AS now, h.holder, h.last_save), \
              known AS (INSERT INTO settled (id, at_ms, aborted, fingerprint) \
              SELECT $21::uuid, $13::bigint, false, $22::bigint FROM wrote \
              WHERE wrote.last_save IS DISTINCT FROM $21::uuid) SELECT ",
-            head_columns!(),
-            ", h.now FROM wrote h LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder])"
+            found_columns!(),
+            ", h.now, ",
+            server_columns!(),
+            ", h.last_save FROM wrote h LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder])"
         )
     };
 }
 
-/// Overwrites a version that need not be kept.
+/// A save by the holder that overwrites a version: its server's row is there, and no outcome is
+/// written.
+pub(super) const OWN_SAVE: &str = concat!(
+    update!(),
+    "$21 FROM server s WHERE s.id = $7 AND h.holder = $7 AND ",
+    is_plain!(),
+    is_passing!(),
+    " RETURNING ",
+    found_columns!(),
+    ", clock_timestamp(), ",
+    server_columns!()
+);
+
+/// Any other save that overwrites a version.
 pub(super) const SAVE: &str = concat!(
     "WITH wrote AS (",
-    update!(),
+    update_any!(),
     " WHERE ",
+    is_free!(),
     is_plain!(),
-    " AND h.flags = 0 AND h.stored_ms >= $14",
+    is_passing!(),
     and_answer!()
 );
 
-/// Keeps the version before if it is to be kept: [`rules::keeps_previous`], each flag being a
-/// reason.
+/// Any save that keeps the version before, if it is to be kept.
 pub(super) const SAVE_AND_KEEP: &str = concat!(
-    "WITH seen AS MATERIALIZED (SELECT h.* FROM head h WHERE ",
+    "WITH seen AS MATERIALIZED (SELECT h.store, h.scope, h.key, h.version, h.written_ms, h.stored_ms, h.load_count, h.flags, \
+     h.cause, h.author, h.label, h.checksum, h.value FROM head h WHERE ",
+    is_free!(),
     is_plain!(),
     " FOR NO KEY UPDATE OF h SKIP LOCKED), \
      kept AS (INSERT INTO version (store, scope, key, number, written_ms, stored_ms, superseded_ms, load_count, \
      flags, cause, author, label, checksum, value) \
      SELECT s.store, s.scope, s.key, s.version, s.written_ms, s.stored_ms, $13, s.load_count, s.flags & 7, s.cause, s.author, \
      s.label, s.checksum, s.value FROM seen s WHERE $24 OR s.flags <> 0 OR s.stored_ms < $14), wrote AS (",
-    update!(),
+    update_any!(),
     " FROM seen WHERE h.store = ANY(ARRAY[seen.store]) AND h.scope = seen.scope AND h.key = seen.key",
     and_answer!()
 );
+
+/// Where an answer has the server's clock, the row of the holder's server and, but for
+/// [`OWN_SAVE`], the holder's last save. Before them are `found_columns!`.
+const NOW: usize = 6;
+const HOLDER: usize = 7;
+const LAST_SAVE: usize = HOLDER + SERVER_COLUMNS;
 
 /// What is remembered for lone saves.
 #[derive(Default)]
@@ -128,6 +192,8 @@ struct Seen {
     load_count: u64,
     /// There is nothing else in its lease.
     is_bare: bool,
+    /// The server that holds it and has a row.
+    holder: Option<ServerId>,
     /// When the current version was stored, if nothing but a later hour is a reason to keep it.
     plain_since: Option<i64>,
 }
@@ -165,7 +231,9 @@ impl Lone {
             if seen.len() >= MOST_KEYS && !seen.contains_key(&state.key) {
                 seen.clear();
             }
-            let now = Seen { load_count, is_bare: state.lease == bare, plain_since };
+            let is_bare = state.lease == bare;
+            let holder = state.holder_server.as_ref().map(|server| server.id);
+            let now = Seen { load_count, is_bare, holder, plain_since };
             seen.insert(state.key.clone(), now);
         }
     }
@@ -182,9 +250,11 @@ impl Lone {
 /// A commit that may be a plain one.
 struct Save<'c> {
     commit: &'c Commit,
-    key: &'c ProfileKey,
-    value: &'c Bytes,
+    /// Its statement is [`OWN_SAVE`].
+    is_own: bool,
     step: Step<'c>,
+    /// What the row is once the statement has written it, but for what only its answer tells.
+    head: Head,
 }
 
 /// What became of a commit by one statement.
@@ -241,9 +311,9 @@ impl Inner {
         let Some(save) = self.plain(commit) else { return Saved::NotPlain };
         let Some(answer) = sent(lease, &save.step).await else { return Saved::NotPlain };
         if matches!(answer, Alone::Nothing) {
-            self.lone.forget(save.key);
+            self.lone.forget(&save.head.key);
         }
-        settled(answer, &self.lone.unknown, |row| self.reply(&save, row).map(Ok))
+        settled(answer, &self.lone.unknown, |row| self.reply(save, row).map(Ok))
     }
 
     /// Makes a commit a statement, if it may be a plain one.
@@ -263,11 +333,18 @@ impl Inner {
         let (now_ms, clock) = self.stored_at()?;
         let hour = rules::start_of_hour(now_ms);
         let keeps = *keep_previous || seen.plain_since.is_none_or(|stored_ms| stored_ms < hour);
-        let sql = if keeps { SAVE_AND_KEEP } else { SAVE };
+        let only_saves = rules::only_saves(commit).is_some();
+        let is_held = seen.holder.is_some() && seen.holder == commit.from;
+        let (sql, is_own) = match () {
+            () if keeps => (SAVE_AND_KEEP, false),
+            () if only_saves && is_held => (OWN_SAVE, true),
+            () => (SAVE, false),
+        };
         let mut info = rules::new_version(change, now_ms)?;
         info.load_count = seen.load_count;
         let sum = checksum(&Covered::of(key, &info), Some(&value[..])).cast_signed();
         let users: Vec<u8> = user_ids.iter().flat_map(|user| user.to_be_bytes()).collect();
+        let flags = if *seal { SEALED } else { 0 };
         // The count is the first member of a lease.
         let end = if seen.is_bare { '}' } else { ',' };
         let lease = format!("{{\"load_count\":{}{end}", seen.load_count);
@@ -277,7 +354,7 @@ impl Inner {
             .with(key.key())
             .with(epoch.cast_signed())
             .with(version.cast_signed())
-            .with(users)
+            .with(users.clone())
             .with(commit.from.map(|server| server.0))
             .with(commit.returning.inbox_unless.map(u64::cast_signed))
             .with(lease)
@@ -286,19 +363,31 @@ impl Inner {
             .with(clock[1])
             .with(now_ms)
             .with(hour)
-            .with(if *seal { SEALED } else { 0 })
+            .with(flags)
             .with(seen.load_count.cast_signed())
             .with(cause.as_str())
             .with(author.as_str())
             .with(sum)
             .with(&value[..])
-            .with(commit.id.0)
-            .with(commit.fingerprint.map(u64::cast_signed))
-            .with(rules::only_saves(commit).is_some());
+            .with(commit.id.0);
+        if !is_own {
+            step.push(commit.fingerprint.map(u64::cast_signed));
+            step.push(only_saves);
+        }
         if keeps {
             step.push(*keep_previous);
         }
-        Some(Save { commit, key, value, step })
+        let head = Head {
+            exists: true,
+            epoch: *epoch,
+            flags,
+            users,
+            last_save: is_own.then_some(commit.id),
+            info: Some(info),
+            value: Value::Known(Some(value.clone())),
+            ..Head::absent(key.clone())
+        };
+        Some(Save { commit, is_own, step, head })
     }
 
     /// The time that a version gets, and the readings of the server's clock with which it is true.
@@ -313,21 +402,28 @@ impl Inner {
         Some((now_ms, [from, from + BEHIND]))
     }
 
-    fn reply(&self, save: &Save<'_>, row: &Row) -> Result<CommitReply, StoreError> {
-        let mut head = Head::of_row(save.key.clone(), row, 0)?;
-        head.value = Value::Known(Some(save.value.clone()));
+    fn reply(&self, save: Save<'_>, row: &Row) -> Result<CommitReply, StoreError> {
+        let Save { commit, is_own, mut head, .. } = save;
+        head.created_ms = get(row, 0)?;
+        head.lease_revision = unsigned(row, 1)?;
+        head.inbox_revision = unsigned(row, 2)?;
+        head.last_message = unsigned(row, 3)?;
+        head.waiting = unsigned(row, 4)?;
+        head.lease = lease_of_text(get(row, 5)?, &head.key)?;
+        if !is_own {
+            head.last_save = get::<Option<Uuid>>(row, LAST_SAVE)?.map(CommitId);
+        }
         let now_ms = match self.test_time() {
             Some(now_ms) => now_ms,
             None => {
-                let now = get::<SystemTime>(row, HEAD_COLUMNS)?.duration_since(UNIX_EPOCH);
+                let now = get::<SystemTime>(row, NOW)?.duration_since(UNIX_EPOCH);
                 let millis = now.ok().and_then(|since| i64::try_from(since.as_millis()).ok());
                 millis.ok_or_else(|| corrupt("the database's clock cannot be read".into()))?
             }
         };
         self.remembered.note(&head);
-        let holder = head.holder.take();
         // Nothing waits there that is to be shown.
-        let state = head.state(save.commit.returning, holder, Vec::new());
+        let state = head.state(commit.returning, joined_server(row, HOLDER)?, Vec::new());
         Ok(CommitReply {
             now_ms,
             already_applied: false,

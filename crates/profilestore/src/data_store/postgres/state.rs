@@ -100,12 +100,7 @@ impl Head {
 
     /// Reads [`head_columns!`] from a column on.
     pub(super) fn of_row(key: ProfileKey, row: &Row, first: usize) -> Result<Self, StoreError> {
-        let lease: &str = get(row, first + 9)?;
-        let lease = serde_json::from_str(lease).map_err(|err| {
-            corrupt(format!(
-                "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
-            ))
-        })?;
+        let lease = lease_of_text(get(row, first + 9)?, &key)?;
         let flags: i64 = get(row, first + 3)?;
         let version = unsigned(row, first + 1)?;
         let info = (version > 0)
@@ -125,9 +120,7 @@ impl Head {
                 })
             })
             .transpose()?;
-        let holder = get::<Option<Uuid>>(row, first + 18)?
-            .map(|_| server_of_row(row, first + 18))
-            .transpose()?;
+        let holder = joined_server(row, first + 18)?;
         Ok(Self {
             exists: true,
             epoch: unsigned(row, first)?,
@@ -239,6 +232,11 @@ pub(super) fn server_of_row(row: &Row, first: usize) -> Result<ServerRow, StoreE
     })
 }
 
+/// The same of a row to which a server was joined, if there is one.
+pub(super) fn joined_server(row: &Row, first: usize) -> Result<Option<ServerRow>, StoreError> {
+    get::<Option<Uuid>>(row, first)?.map(|_| server_of_row(row, first)).transpose()
+}
+
 /// Reads a key from three columns.
 pub(super) fn key_of_row(row: &Row, first: usize) -> Result<ProfileKey, StoreError> {
     let (store, scope, key): (&str, &str, &str) =
@@ -253,6 +251,12 @@ pub(super) fn key_of_row(row: &Row, first: usize) -> Result<ProfileKey, StoreErr
 pub(super) fn cause(word: &str, key: &ProfileKey) -> Result<Cause, StoreError> {
     Cause::parse(word).ok_or_else(|| {
         corrupt(format!("a version has an unknown cause: key=`{key}` cause=`{word}`"))
+    })
+}
+
+pub(super) fn lease_of_text(text: &str, key: &ProfileKey) -> Result<LeaseState, StoreError> {
+    serde_json::from_str(text).map_err(|err| {
+        corrupt(format!("the lease of a key cannot be read: {err}: key=`{key}` lease=`{text}`"))
     })
 }
 

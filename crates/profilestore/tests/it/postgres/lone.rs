@@ -14,8 +14,11 @@ use profilestore::{
 };
 use profilestore_testbed::{Link, PostgresServer, Proxy};
 
-use super::commits::{
-    end_those_that_wait, key, make, server_of_its_own, state, wait_for_a_standby, write,
+use super::{
+    commits::{
+        end_those_that_wait, key, make, server_of_its_own, state, wait_for_a_standby, write,
+    },
+    own_saves::held,
 };
 
 /// After how long a test gives up waiting for what has to happen.
@@ -27,7 +30,7 @@ pub(super) async fn begun(store: &PostgresStore, name: &str) -> KeyState {
     store.commit_one(make(store, vec![first]).await).await.unwrap().states.remove(0)
 }
 
-fn keeping(mut change: Change) -> Change {
+pub(super) fn keeping(mut change: Change) -> Change {
     if let Change::Write { keep_previous, .. } = &mut change {
         *keep_previous = true;
     }
@@ -65,9 +68,12 @@ impl Watched {
 
     /// How many lone saves were sent as one statement since statements were last asked for.
     fn lone_saves(&mut self) -> usize {
-        let is_lone = |said: &&String| {
-            said.contains(": WITH wrote AS (") || said.contains(": WITH seen AS MATERIALIZED (")
-        };
+        let begin = [
+            ": WITH wrote AS (",
+            ": WITH seen AS MATERIALIZED (",
+            ": UPDATE head h SET version = h.version + 1,",
+        ];
+        let is_lone = |said: &&String| begin.iter().any(|begin| said.contains(begin));
         self.statements().iter().filter(is_lone).count()
     }
 
@@ -125,6 +131,7 @@ async fn round_trips_are_counted() {
     (options.clock, options.env) = (PostgresClock::Env, ManualClock::default().env(1));
     let store = PostgresStore::open(options).await.unwrap();
     let (mut p, mut q) = (begun(&store, "p").await, begun(&store, "q").await);
+    let (server_id, mut s) = held(&store, "s").await;
     // The first ones prepare the statements.
     for (round, counted) in [false, false, true].into_iter().enumerate() {
         let link = if counted { Link::Late(Duration::from_millis(400)) } else { Link::Open };
@@ -137,6 +144,8 @@ async fn round_trips_are_counted() {
             (states, trips)
         };
         let (saved, lone) = counting(make(&store, vec![write(&p, "2")]).await).await;
+        let own = make(&store, vec![write(&s, "3")]).await;
+        let (kept, own) = counting(Commit { from: Some(server_id), ..own }).await;
         let id = MessageId::new(p.created_ms, &format!("gift {round}")).unwrap();
         let message = NewMessage { id, payload: "1".into() };
         let gift = Change::AppendMessage { key: key("r"), message, cap: 9 };
@@ -160,10 +169,10 @@ async fn round_trips_are_counted() {
         change.returning = Returning::HEAD;
         let (changed, lease) = counting(change).await;
         if counted {
-            assert_eq!((lone, trade), (1, 2));
+            assert_eq!((lone, own, trade), (1, 1, 2));
             assert_eq!((checked, looked, lease), (1, 1, 1));
         }
-        (p, q) = (changed[0].clone(), states[1].clone());
+        (p, q, s) = (changed[0].clone(), states[1].clone(), kept[0].clone());
     }
 }
 
@@ -349,7 +358,8 @@ async fn a_lone_save_whose_answer_is_lost_is_indeterminate() {
     assert_eq!(state(&near, &key("p")).await.version, 2);
 }
 
-/// The connection breaks instead of carrying the answer. Another one tells what became of the save.
+/// The connection breaks instead of carrying the answer. Another one tells what became of the save,
+/// also of one by the holder, which has a statement of its own.
 #[tokio::test]
 async fn a_lone_save_whose_connection_breaks_is_asked_for_on_another_one() {
     let server = PostgresServer::start().unwrap();
@@ -358,11 +368,15 @@ async fn a_lone_save_whose_connection_breaks_is_asked_for_on_another_one() {
     let mut options: PostgresOptions = server.url_through(proxy.port()).parse().unwrap();
     (options.clock, options.env) = (PostgresClock::Env, ManualClock::default().env(1));
     let store = PostgresStore::open(options).await.unwrap();
-    let before = begun(&store, "p").await;
-    let commit = make(&store, vec![write(&before, "2")]).await;
-    proxy.set(Link::losing_lone_answers());
-    let reply = store.commit_one(commit).await.unwrap();
-    proxy.set(Link::Open);
-    assert!(reply.already_applied, "it had been applied");
-    assert_eq!((reply.states[0].version, proxy.lost_answers()), (2, 1));
+    let (server_id, held) = held(&store, "q").await;
+    for (from, before) in [(None, begun(&store, "p").await), (Some(server_id), held)] {
+        let commit = make(&store, vec![write(&before, "2")]).await;
+        let (commit, lost) = (Commit { from, ..commit }, proxy.lost_answers());
+        proxy.set(Link::losing_lone_answers());
+        let reply = store.commit_one(commit).await.unwrap();
+        proxy.set(Link::Open);
+        assert!(reply.already_applied, "it had been applied");
+        assert_eq!(reply.states[0].version, before.version + 1);
+        assert_eq!(proxy.lost_answers(), lost + 1);
+    }
 }

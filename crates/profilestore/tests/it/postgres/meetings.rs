@@ -27,7 +27,7 @@ fn register(id: ServerId) -> Change {
 }
 
 /// Waits until a client of this name has waited for a lock for so long. Fails when `task` ends.
-async fn waits_for_a_lock<T>(
+pub(super) async fn waits_for_a_lock<T>(
     owner: &Client,
     name: &str,
     milliseconds: i32,

@@ -20,6 +20,7 @@ mod format;
 mod lone;
 mod lone_and_rules;
 mod meetings;
+mod own_saves;
 mod remembered;
 mod schema;
 mod sessions;

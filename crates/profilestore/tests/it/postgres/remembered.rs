@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A lease by a server, or by nobody.
-fn lease(before: &KeyState, server: Option<ServerId>) -> Change {
+pub(super) fn lease(before: &KeyState, server: Option<ServerId>) -> Change {
     let lease = LeaseState {
         load_count: before.lease.load_count + 1,
         holder: server.map(holder),
@@ -34,7 +34,7 @@ async fn brief(store: &PostgresStore, changes: Vec<Change>) -> Commit {
     Commit { returning: Returning::HEAD, ..make(store, changes).await }
 }
 
-async fn registered(store: &PostgresStore, host: Option<HostId>) -> ServerId {
+pub(super) async fn registered(store: &PostgresStore, host: Option<HostId>) -> ServerId {
     let id = ServerId(Env::system().uuid());
     let register = Change::RegisterServer {
         id,

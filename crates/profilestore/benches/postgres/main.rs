@@ -7,11 +7,11 @@
 //! PROFILESTORE_TEST_NATS as that of a NATS server. Seconds a measurement in `SECONDS` (default 3).
 //!
 //! *one statement* is pgbench with a bare `UPDATE` of the value under its epoch; *same statement*
-//! is pgbench with the one statement that the store sends for a lone save. *single* is the store
-//! with one commit a transaction and as many connections as clients, which makes every save a lone
-//! one, and then its ratio to each of the two; *batched* is the store as it is by default. Client
-//! and server share the machine. At the end, what a save leaves in the
-//! table of outcomes.
+//! is pgbench with the one statement that the store sends for a lone save by the holder. *single*
+//! is the store with one commit a transaction and as many connections as clients, which makes every
+//! save a lone one, and then its ratio to each of the two; *batched* is the store as it is by
+//! default. Client and server share the machine. At the end, what a save leaves in the table of
+//! outcomes.
 //!
 //! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages
 //! to a profile that the other one holds, from sending them until their handler runs, bare hints,

@@ -13,7 +13,7 @@ use profilestore::data_store::{
 
 use crate::{
     at, options,
-    value::{KEYS, VALUE, commit, held, key, save, value},
+    value::{KEYS, VALUE, commit, held, key, registered, save, value},
 };
 
 /// pgbench's scripts; `:n` is a key, `:payload` the value.
@@ -21,22 +21,19 @@ const ONE_STATEMENT: &str = "\\set n random(1, 1000)
 UPDATE head SET version = version + 1, stored_ms = stored_ms + 1, value = decode(:payload, 'hex')
  WHERE store = 'PlayerData' AND scope = 'global' AND key = 'Player_' || :n AND epoch = 0;
 ";
-/// What the store sends for a lone save.
+/// What the store sends for a lone save by the holder, as all of these are.
 const SAME_STATEMENT: &str = "\\set n random(1, 1000)
-WITH wrote AS (UPDATE head h SET version = h.version + 1, flags = 0, written_ms = h.stored_ms, stored_ms = h.stored_ms,
- load_count = 0, cause = 'save', author = 'job', label = NULL, checksum = 1, value = decode(:payload, 'hex'),
- last_save = CASE WHEN h.holder = '00000000-0000-7000-8000-000000000007' THEN gen_random_uuid() ELSE h.last_save END
- WHERE h.store = 'PlayerData' AND h.scope = 'global' AND h.key = 'Player_' || :n AND h.epoch = 0 AND h.version > 0
- AND h.users = '' AND (h.holder IS NULL OR h.holder = '00000000-0000-7000-8000-000000000007')
- AND (h.waiting = 0 OR COALESCE(h.inbox_revision = 0, true)) AND starts_with(h.lease, '{')
- AND (SELECT m.value FROM meta m WHERE m.name = 'incarnation') <> '' AND clock_timestamp() BETWEEN '2020-01-01' AND '2200-01-01'
- AND h.stored_ms <= 9999999999999 AND h.flags = 0 AND h.stored_ms >= 0 RETURNING h.*, clock_timestamp() AS now),
- known AS (INSERT INTO settled (id, at_ms, aborted, fingerprint) SELECT gen_random_uuid(), 0, false, NULL FROM wrote
-  WHERE wrote.last_save IS NULL)
-SELECT h.epoch, h.version, h.created_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting,
- h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint, h.last_save,
- s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms, s.host, s.generation, s.owner, h.now
- FROM wrote h LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder]);
+UPDATE head h SET version = h.version + 1, flags = 0, written_ms = h.stored_ms, stored_ms = h.stored_ms,
+ load_count = 1, cause = 'save', author = 'job', label = NULL, checksum = 1, value = decode(:payload, 'hex'),
+ last_save = '0192f0c1-2345-7abc-8def-0123456789ac' FROM server s
+ WHERE s.id = '00000000-0000-7000-8000-000000000007' AND h.holder = '00000000-0000-7000-8000-000000000007'
+ AND h.store = 'PlayerData' AND h.scope = 'global' AND h.key = 'Player_' || :n
+ AND h.epoch = (SELECT 0::bigint FROM meta m WHERE m.name = 'incarnation' AND m.value <> '') AND h.version > 0
+ AND h.users = '' AND (h.waiting = 0 OR COALESCE(h.inbox_revision = 0, true)) AND starts_with(h.lease, '{')
+ AND clock_timestamp() BETWEEN '2020-01-01' AND '2200-01-01' AND h.stored_ms <= 9999999999999
+ AND h.flags = 0 AND h.stored_ms >= 0
+ RETURNING h.created_ms, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease, clock_timestamp(),
+ s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms, s.host, s.generation, s.owner;
 ";
 
 /// How many rows one statement of [`ONE_BATCH`] writes.
@@ -144,7 +141,7 @@ fn pgbench(
     tps.and_then(|tps| tps.parse().ok()).unwrap_or_else(|| panic!("pgbench says no rate: {text}"))
 }
 
-/// Writes every key once.
+/// Writes every key once, under the server that holds it.
 pub(super) async fn fill(options: &PostgresOptions) {
     let store = PostgresStore::open(options.clone()).await.expect("a store");
     let incarnation = store.identity().await.expect("who it is").incarnation;
@@ -154,6 +151,7 @@ pub(super) async fn fill(options: &PostgresOptions) {
         made.changes.push(held(&state));
         made
     });
+    let commits = std::iter::once(commit(incarnation, registered())).chain(commits);
     for reply in store.commit(commits.collect()).await {
         reply.expect("written");
     }

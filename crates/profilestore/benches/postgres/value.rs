@@ -33,6 +33,18 @@ pub(super) fn key(n: usize) -> ProfileKey {
     ProfileKey::new("PlayerData", "global", &format!("Player_{n}")).expect("a name")
 }
 
+/// Gives the server its row.
+pub(super) fn registered() -> Change {
+    Change::RegisterServer {
+        id: SERVER,
+        place_id: 1,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    }
+}
+
 /// Makes the server the holder of a profile.
 pub(super) fn held(state: &KeyState) -> Change {
     let holder = Holder {

@@ -46,8 +46,9 @@ impl Inner {
         let task = tokio::task::spawn_blocking(move || {
             inner.still_there()?;
             // A store that is only read gets no connection that writes.
-            if inner.writer.lock().is_none() {
-                return Err(inner.no_writer());
+            match inner.writer.lock().as_mut() {
+                Some(writer) => writer.secure(&inner)?,
+                None => return Err(inner.no_writer()),
             }
             if rewrite {
                 let _writer = inner.writer.lock();
@@ -121,6 +122,7 @@ impl Inner {
             // The writer tells; what another program wrote is left as it is.
             if let Some(conn) = conn.as_ref()
                 && inner.still_there().is_ok()
+                && !inner.syncs.has_failed()
             {
                 checkpoint(conn);
             }

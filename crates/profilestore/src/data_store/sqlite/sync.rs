@@ -13,21 +13,25 @@
 //!   of the machine takes back. Reads of other processes cannot know of it, and do not wait.
 //! * **A sync that failed** leaves transactions in the log of which the disk may have kept nothing,
 //!   even if the next sync succeeds: systems forget a write that failed. So their outcome is
-//!   unknown, and nothing is written or read until all of the log has been copied into the file
-//!   and synced there.
+//!   unknown, and nothing is written, read or copied into the file until all of the log has been
+//!   written again and synced. To copy it into the file is not enough: a crash of the machine
+//!   leaves a log that ends in the middle, and its pages would then hide newer ones in the file.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::atomic::{AtomicU64, Ordering::SeqCst},
     time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
-use rusqlite::{Connection, wal::CheckpointMode};
+use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::{
+    busy::wait_while_busy,
     queue::{BATCH_BYTES, Job, Reply},
     schema::beside,
     taken_away::Guard,
@@ -39,6 +43,9 @@ const GATHER_SHARE: u32 = 4;
 
 /// A shorter wait is of no use: callers have to be woken, come back, and be written.
 const GATHER_LEAST: Duration = Duration::from_millis(1);
+
+/// How much of the log is written again at once.
+const PIECE: u64 = 16 << 20;
 
 /// A disk that stalls once must not make callers wait long afterwards.
 const GATHER_MOST: Duration = Duration::from_millis(5);
@@ -78,7 +85,7 @@ struct Waiting {
 struct Settled {
     /// So many transactions are on the disk.
     through: u64,
-    /// A sync failed, and the log has not been copied into the file since.
+    /// A sync failed, and the log has not been written again since.
     failed: bool,
 }
 
@@ -118,7 +125,7 @@ impl Syncs {
     /// For the log of an open file. SQLite has its locks on the file and on the log's index, so
     /// that the log may be opened and closed beside it.
     pub(super) fn of(path: &Path, guard: &Guard) -> Result<Self, StoreError> {
-        let opened = File::open(beside(path, "-wal"));
+        let opened = OpenOptions::new().read(true).write(true).open(beside(path, "-wal"));
         let looked = opened.and_then(|file| Ok((guard.is_log(&file.metadata()?), file)));
         let why = match looked {
             Ok((true, file)) => return Ok(Self { log: Some(file), ..Self::none() }),
@@ -176,27 +183,29 @@ impl Syncs {
         })
     }
 
-    /// Makes good a sync that failed: copies all of the log into the file, which is synced then.
-    /// While that fails, nothing is to be written. `conn` is in no transaction.
-    pub(super) fn secure(&self, conn: &Connection) -> Result<(), StoreError> {
-        if !self.has_failed() {
-            return Ok(());
-        }
-        let _turn = self.turn.lock();
-        let committed = self.committed.load(SeqCst);
-        let why = match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
-            Ok((logged, done)) if logged == done => {
+    /// Makes good a sync that failed: writes all of the log again, and syncs it. While that fails,
+    /// nothing is to be written. `conn` is the writer's and in no transaction; it waits for so long
+    /// for the lock under which no process writes to the log.
+    pub(super) fn secure(&self, conn: &Connection, wait: Duration) -> Result<(), StoreError> {
+        let Some(log) = self.log.as_ref().filter(|_| self.has_failed()) else { return Ok(()) };
+        let locked = wait_while_busy(wait, || conn.execute_batch("BEGIN IMMEDIATE"));
+        let done = locked.map_err(|err| err.to_string()).and_then(|()| {
+            let _turn = self.turn.lock();
+            let committed = self.committed.load(SeqCst);
+            let written = write_again(log).map_err(|err| err.to_string());
+            if written.is_ok() {
                 self.settled.send_replace(Settled { through: committed, failed: false });
-                tracing::warn!("all of the log was copied into the file, after a failed sync");
-                return Ok(());
             }
-            Ok(_) => "a read needs the state before".to_owned(),
-            Err(err) => err.to_string(),
-        };
-        let reason = format!(
-            "the disk failed to sync the log, and the log cannot be copied into the file yet: {why}"
-        );
-        Err(StoreError::Unavailable { reason })
+            let ended = conn.execute_batch("ROLLBACK").map_err(|err| err.to_string());
+            written.and(ended)
+        });
+        done.map(|()| tracing::warn!("all of the log was written again, after a failed sync"))
+            .map_err(|why| StoreError::Unavailable {
+                reason: format!(
+                    "the disk failed to sync the log, and the log cannot be written again yet: \
+                     {why}"
+                ),
+            })
     }
 
     /// Whether a thread syncs, or was asked for.
@@ -204,7 +213,7 @@ impl Syncs {
         self.waiting.lock().syncing
     }
 
-    /// Whether the last sync failed, and was not made good.
+    /// Whether a sync failed, and was not made good.
     pub(super) fn has_failed(&self) -> bool {
         self.settled.borrow().failed
     }
@@ -271,9 +280,23 @@ impl Syncs {
     }
 }
 
+/// Writes what a file holds in its place, so that the system takes none of it for written, and
+/// syncs it.
+fn write_again(log: &File) -> io::Result<()> {
+    let (bytes, mut at) = (log.metadata()?.len(), 0);
+    let mut piece = Vec::new();
+    while at < bytes {
+        piece.resize(usize::try_from(PIECE.min(bytes - at)).unwrap_or_default(), 0);
+        log.read_exact_at(&mut piece, at)?;
+        log.write_all_at(&piece, at)?;
+        at += piece.len() as u64;
+    }
+    log.sync_data()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
+    use std::{os::fd::OwnedFd, time::SystemTime};
 
     use futures_util::FutureExt as _;
 
@@ -352,16 +375,18 @@ mod tests {
         read.await.expect("it is on the disk");
     }
 
-    /// A later sync that succeeds says nothing of what the earlier one was for.
+    /// A later sync that succeeds says nothing of what the earlier one was for. The log was copied
+    /// into the file, beside what the disk had of it: a loss of power then mixed old pages and new
+    /// ones, or took back what was acknowledged later.
     #[tokio::test]
-    async fn after_a_failed_sync_nothing_is_answered_until_the_log_is_in_the_file() {
+    async fn after_a_failed_sync_nothing_is_answered_until_the_log_was_written_again() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("players.db");
         let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
         let connect = || store.inner.another_writer().expect("a connection");
         // A pipe cannot be synced.
         let (pipe, _) = std::io::pipe().expect("a pipe");
-        let syncs = Syncs { log: Some(File::from(OwnedFd::from(pipe))), ..Syncs::none() };
+        let mut syncs = Syncs { log: Some(File::from(OwnedFd::from(pipe))), ..Syncs::none() };
         syncs.begin();
         syncs.end();
         let mut read = Box::pin(syncs.seen());
@@ -370,20 +395,35 @@ mod tests {
         assert!(read.await.is_err());
         assert_eq!(syncs.sync(), Err("an earlier sync of the log failed".into()));
         assert!(!syncs.is_settled());
-        // An old read is in the way.
-        let reader = connect();
-        reader.execute_batch("BEGIN; SELECT count(*) FROM head").expect("a read");
-        let writer = connect();
-        writer.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
-        match syncs.secure(&writer) {
+        let name = beside(&path, "-wal");
+        let log = OpenOptions::new().read(true).write(true).open(&name).expect("the log");
+        syncs.log = Some(log.try_clone().expect("the log"));
+        let (writer, another, reader) = (connect(), connect(), connect());
+        writer
+            .execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')")
+            .expect("written");
+        let bytes = std::fs::read(&name).expect("the log");
+        log.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
+        let is_written = || {
+            let found = log.metadata().and_then(|log| log.modified()).expect("a time");
+            found != SystemTime::UNIX_EPOCH
+        };
+        // Another process is writing to it.
+        another.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+        match syncs.secure(&writer, Duration::ZERO) {
             Err(StoreError::Unavailable { reason }) => {
-                assert!(reason.ends_with("yet: a read needs the state before"), "{reason}");
+                assert!(reason.contains("cannot be written again yet"), "{reason}");
             }
             other => panic!("{other:?}"),
         }
         assert!(syncs.seen().await.is_err());
-        reader.execute_batch("ROLLBACK").expect("the read ends");
-        syncs.secure(&writer).expect("copied");
+        assert!(!is_written());
+        another.execute_batch("ROLLBACK").expect("the lock is free");
+        // A read is not in the way.
+        reader.execute_batch("BEGIN; SELECT count(*) FROM head").expect("a read");
+        syncs.secure(&writer, Duration::ZERO).expect("written again");
+        assert!(is_written() && writer.is_autocommit());
+        assert_eq!(std::fs::read(&name).expect("the log"), bytes);
         assert!(syncs.is_settled());
         syncs.seen().await.expect("it is on the disk");
     }

@@ -209,7 +209,7 @@ impl Inner {
             Look::Fine => return Ok(()),
             Look::Unsure => {
                 // One of this store's own is waited for.
-                if conn.is_autocommit() {
+                if conn.is_autocommit() && !self.syncs.has_failed() {
                     checkpoint(conn);
                 }
                 return Ok(());

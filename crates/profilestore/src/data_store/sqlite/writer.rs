@@ -209,9 +209,9 @@ impl Writer {
             tx.know_nothing();
             work(tx)
         })?;
-        self.sync(inner).map_err(Failed::Unknown)?;
+        let synced = self.sync(inner).map_err(Failed::Unknown);
         self.look_at_log(inner);
-        Ok(())
+        synced
     }
 
     /// Runs `work` in the transaction that has begun.
@@ -276,13 +276,20 @@ impl Writer {
 
     /// Makes good a sync that failed.
     pub(super) fn secure(&mut self, inner: &Inner) -> Result<(), StoreError> {
-        if self.conn.is_autocommit() { inner.syncs.secure(&self.conn) } else { Ok(()) }
+        let (conn, wait) = (&self.conn, inner.options.lock_wait());
+        if conn.is_autocommit() { inner.syncs.secure(conn, wait) } else { Ok(()) }
     }
 
     /// Sees to it that a log which has grown is copied into the file.
     fn look_at_log(&mut self, inner: &Arc<Inner>) {
         if !std::mem::take(&mut self.grew) {
             return;
+        }
+        // Not to wait for the next commit: reads are refused until then.
+        if inner.syncs.has_failed()
+            && let Err(err) = self.secure(inner)
+        {
+            return tracing::warn!(%err, "a failed sync could not be made good yet");
         }
         let Ok((logged, done)) =
             self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP)

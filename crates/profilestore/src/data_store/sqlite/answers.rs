@@ -1,7 +1,11 @@
 //! Answering jobs once their transaction has been synced: by the writer, or on a thread that syncs
 //! beside it.
 
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -13,6 +17,9 @@ const FREED_BY_CALLERS: usize = 16 << 10;
 
 /// From so many jobs on a transaction is synced beside the writer, even if no other job waits.
 const FEW: usize = 8;
+
+/// How long a failed sync waits for the writer's connection, to be made good.
+const SECURE_WAIT: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Answers jobs of a transaction that is behind its `COMMIT`, now or when it has been synced.
@@ -78,9 +85,11 @@ impl Syncing {
             for written in written {
                 inner.answer(written, synced.as_ref().copied());
             }
-            // Not to wait for the next commit: reads wait too.
+            // Not to wait for the next commit: reads are refused until then. The writer sees to it
+            // by itself, and may be this very thread.
             if inner.syncs.has_failed()
-                && let Some(writer) = inner.writer.lock().as_mut()
+                && let Some(mut writer) = inner.writer.try_lock_for(SECURE_WAIT)
+                && let Some(writer) = writer.as_mut()
                 && let Err(err) = writer.secure(inner)
             {
                 tracing::warn!(%err, "a failed sync could not be made good yet");
@@ -90,11 +99,11 @@ impl Syncing {
 }
 
 impl Drop for Syncing {
+    /// Goes on after a panic, which a program's recorder of metrics may cause: what is handed over
+    /// meanwhile and later is to be answered too.
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.syncs.stopped();
-        } else {
-            self.run();
+        while catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.0.syncs.panicked();
         }
     }
 }
@@ -104,6 +113,10 @@ pub(super) mod tests {
     use std::sync::atomic::AtomicBool;
 
     use futures_util::FutureExt as _;
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+        with_local_recorder,
+    };
     use tokio::{sync::oneshot, time::Instant};
 
     use super::*;
@@ -141,6 +154,77 @@ pub(super) mod tests {
         inner.answer_when_synced(jobs, || panic!("they are many"));
         drop(entered);
         assert!(answer.now_or_never().expect("answered").is_ok());
+        assert!(inner.syncs.is_settled());
+    }
+
+    /// Panics where the jobs that were synced are counted.
+    struct Panicking;
+
+    impl Recorder for Panicking {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            panic!("a panic on purpose")
+        }
+    }
+
+    /// All later callers would have waited for ever.
+    #[test]
+    fn syncs_go_on_after_a_panic_in_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let inner = &store.inner;
+        let push = || {
+            let (mut jobs, (reply, answer)) = (written(1, 1), oneshot::channel());
+            jobs[0].0.reply = reply;
+            (inner.syncs.push(jobs), answer)
+        };
+        let (is_first, answer) = push();
+        assert!(is_first);
+        with_local_recorder(&Panicking, || drop(Syncing(inner.clone())));
+        assert!(answer.now_or_never().expect("its sender is gone").is_err());
+        assert_eq!(inner.syncs.unsynced(), Some(0));
+        let (is_first, answer) = push();
+        assert!(is_first, "the thread has ended");
+        // A thread that unwinds anyway, since it could not begin.
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _syncing = Syncing(inner.clone());
+            assert!(!inner.syncs.is_settled(), "a panic on purpose");
+        }));
+        assert!(unwound.is_err());
+        assert!(answer.now_or_never().expect("answered").is_ok());
+    }
+
+    /// The thread waited for a lock that it held itself.
+    #[test]
+    fn a_failed_sync_in_the_writers_place_does_not_wait_for_the_writer() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let inner = &store.inner;
+        let mut writing = inner.writer.lock();
+        inner.syncs.begin();
+        inner.syncs.end();
+        inner.syncs.fail();
+        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
+        jobs[0].0.reply = reply;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let entered = handle.enter();
+        inner.answer_when_synced(jobs, || panic!("they are many"));
+        drop(entered);
+        assert!(answer.now_or_never().expect("answered").is_ok());
+        assert!(inner.syncs.has_failed());
+        writing.as_mut().expect("a writer").secure(inner).expect("made good");
         assert!(inner.syncs.is_settled());
     }
 }

@@ -218,9 +218,16 @@ impl Syncs {
         self.settled.borrow().failed
     }
 
-    /// The thread that syncs has ended by a panic.
-    pub(super) fn stopped(&self) {
-        self.waiting.lock().syncing = false;
+    /// The thread that syncs has panicked; the jobs that it had taken are no more.
+    pub(super) fn panicked(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.unsynced = waiting.jobs;
+    }
+
+    /// As after a sync that failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.settled.send_modify(|settled| settled.failed = true);
     }
 
     /// Waits until all that a read may have seen is on the disk.

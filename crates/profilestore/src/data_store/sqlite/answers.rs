@@ -23,7 +23,7 @@ const SECURE_WAIT: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Answers jobs of a transaction that is behind its `COMMIT`, now or when it has been synced.
-    /// `sync` does that on this thread.
+    /// `sync` does that on this thread, and looks whether the log is still there.
     pub(super) fn answer_when_synced(
         self: &Arc<Self>,
         written: Written,
@@ -31,9 +31,8 @@ impl Inner {
     ) {
         let syncs = &self.syncs;
         let alone = written.len() < FEW && self.queue.jobs.load(SeqCst) == 0;
-        if syncs.is_settled() {
-            self.answer(written, Ok(()));
-        } else if alone && !syncs.are_under_way() {
+        if syncs.is_settled() || (alone && !syncs.are_under_way()) {
+            // Also what another thread has synced by now: the log may have been taken away before.
             self.answer(written, sync().as_ref().copied());
         } else if syncs.push(written) {
             let syncing = Syncing(self.clone());
@@ -118,10 +117,11 @@ pub(super) mod tests {
         with_local_recorder,
     };
     use tokio::{sync::oneshot, time::Instant};
+    use uuid::Uuid;
 
     use super::*;
     use crate::data_store::{
-        SqliteOptions, SqliteStore,
+        Commit, CommitId, CommitReply, Incarnation, Returning, SqliteOptions, SqliteStore,
         sqlite::queue::{Job, Reply},
     };
 
@@ -157,8 +157,39 @@ pub(super) mod tests {
         assert!(inner.syncs.is_settled());
     }
 
+    /// It was answered for without another look at the files.
+    #[test]
+    fn a_transaction_that_is_synced_by_now_is_answered_after_a_look_at_the_files() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let mut jobs = written(FEW, 1);
+        let (reply, answer) = oneshot::channel();
+        let commit = Commit {
+            id: CommitId(Uuid::from_u128(7)),
+            incarnation: Incarnation(Uuid::from_u128(1)),
+            from: None,
+            changes: Vec::new(),
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        (jobs[0].0.reply, jobs[0].0.commits) = (reply, vec![commit]);
+        jobs[0].1.push(Ok(CommitReply {
+            now_ms: 1,
+            already_applied: false,
+            states: Vec::new(),
+            server: None,
+            notices: Vec::new(),
+            notified: Vec::new(),
+        }));
+        assert!(store.inner.syncs.is_settled());
+        store.inner.answer_when_synced(jobs, || Err("the log is gone".into()));
+        let replies = answer.now_or_never().expect("answered").expect("an answer").replies;
+        assert!(matches!(replies[..], [Err(StoreError::Indeterminate { .. })]), "{replies:?}");
+    }
+
     /// Panics where the jobs that were synced are counted.
-    struct Panicking;
+    pub(in super::super) struct Panicking;
 
     impl Recorder for Panicking {
         fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}

@@ -155,6 +155,8 @@ impl Drop for Draining {
         if self.done {
             return;
         }
+        // After a panic behind a `COMMIT`: reads wait for that transaction, and no other may come.
+        drop(self.inner.syncs.sync());
         let refused = {
             let mut waiting = self.inner.queue.waiting.lock();
             waiting.draining = false;
@@ -170,15 +172,18 @@ impl Drop for Draining {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use bytes::Bytes;
     use futures_util::FutureExt as _;
+    use metrics::with_local_recorder;
     use uuid::Uuid;
 
     use super::*;
     use crate::{
         data_store::{
             Cause, Change, CommitId, DataStore as _, NewValue, Returning, ServerId, SqliteOptions,
-            SqliteStore,
+            SqliteStore, sqlite::answers::tests::Panicking,
         },
         env::Env,
         key::ProfileKey,
@@ -237,5 +242,49 @@ mod tests {
         assert_eq!(waiting(), 1);
         drop(inner.queue.take(256, None));
         drop(writing);
+    }
+
+    /// A read would have waited until the next commit, which may never come.
+    #[tokio::test]
+    async fn what_was_committed_before_a_panic_of_the_writer_is_synced() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
+        let incarnation = store.identity().await.expect("an identity").incarnation;
+        let key = ProfileKey::new("S", "global", "k").expect("a valid name");
+        let write = Change::Write {
+            key: key.clone(),
+            epoch: 0,
+            version: 0,
+            value: NewValue::Bytes(Bytes::from_static(b"1")),
+            user_ids: Vec::new(),
+            cause: Cause::Save,
+            author: String::new(),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        };
+        let commit = Commit {
+            id: CommitId(Env::system().uuid()),
+            incarnation,
+            from: None,
+            changes: vec![write],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        let (reply, answer) = oneshot::channel();
+        let (commits, turn, room) = (vec![commit], Arc::default(), None);
+        let (since, queued) = (Instant::now(), real_time());
+        let inner = &store.inner;
+        assert!(
+            inner.queue.push(Job { commits, bytes: 1, since, queued, turn, reply, room }, false)
+        );
+        let draining = Draining { inner: inner.clone(), done: false };
+        let run = || with_local_recorder(&Panicking, || draining.run());
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        assert!(answer.await.is_err());
+        assert!(inner.syncs.is_settled());
+        let read = store.read(&[key], Returning::HEAD).await.expect("a read");
+        assert_eq!(read.states[0].version, 1, "it was committed");
     }
 }

@@ -23,6 +23,7 @@ use super::{
     migrate,
     schema::{self, Role, beside},
     state::Tx,
+    sync::sync_log,
 };
 use crate::data_store::{Incarnation, StoreError};
 
@@ -54,8 +55,10 @@ impl SqliteStore {
         to: &Path,
         progress: impl FnMut(u64, u64),
     ) -> Result<CheckReport, StoreError> {
-        let from = self.inner.reader()?;
-        copy_to(&from, to, self.inner.options.env.unix_ms(), progress)
+        let (inner, from) = (&self.inner, self.inner.reader()?);
+        // A backup holds nothing that the store may lose, of other processes' commits neither.
+        let sync = || inner.syncs.sync_seen().and_then(|()| sync_log(&inner.path));
+        copy_to(&from, to, inner.options.env.unix_ms(), sync, progress)
     }
 
     /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is
@@ -95,11 +98,13 @@ impl SqliteStore {
     }
 }
 
-/// Copies a store as it is at this moment into a new file and checks the copy.
+/// Copies a store as it is at this moment into a new file and checks the copy. `sync` is called
+/// before the file gets its name.
 pub(super) fn copy_to(
     from: &Connection,
     to: &Path,
     now_ms: i64,
+    sync: impl FnOnce() -> Result<(), StoreError>,
     progress: impl FnMut(u64, u64),
 ) -> Result<CheckReport, StoreError> {
     let file = NewFile::named(to)?;
@@ -108,6 +113,7 @@ pub(super) fn copy_to(
     let checked = Tx::new(&copy, now_ms).check_all(&mut |_| {}, |_, _| {});
     let report = checked.map_err(Trouble::not_applied)?;
     close(copy, &file.partial)?;
+    sync()?;
     file.publish()?;
     Ok(report)
 }
@@ -347,5 +353,31 @@ mod tests {
         }
         drop(file);
         assert_eq!(std::fs::read_dir(folder.path()).expect("a list").count(), 0);
+    }
+
+    /// They told of commits that a crash of the machine could take back.
+    #[test]
+    fn a_backup_and_a_check_are_of_what_is_on_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let (syncs, backup) = (&store.inner.syncs, folder.path().join("backup.db"));
+        let calls: [&dyn Fn() -> Result<(), StoreError>; 3] = [
+            &|| store.backup(&backup, |_, _| {}).map(drop),
+            &|| store.check(|_, _| {}).map(drop),
+            &|| store.every_key().map(drop),
+        ];
+        for call in calls {
+            syncs.begin();
+            syncs.end();
+            call().expect("done");
+            assert!(syncs.is_settled());
+        }
+        std::fs::remove_file(&backup).expect("removed");
+        syncs.fail();
+        for call in calls {
+            assert!(matches!(call(), Err(StoreError::Unavailable { .. })));
+        }
+        assert!(!backup.exists());
     }
 }

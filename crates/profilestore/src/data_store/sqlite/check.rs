@@ -79,7 +79,7 @@ impl SqliteStore {
     /// is in use. `progress` is told how many keys of how many are done. Waits for the disk, so
     /// call it outside async code or on the blocking pool.
     pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
-        self.inner.read_now(|tx| tx.check_all(&mut |_| {}, progress))
+        self.inner.read_and_sync(|tx| tx.check_all(&mut |_| {}, progress))
     }
 
     /// The same, and tells what it reads to `each`. So a caller that looks into every value, as
@@ -90,13 +90,13 @@ impl SqliteStore {
         mut each: impl FnMut(Checked<'_>),
         progress: impl FnMut(u64, u64),
     ) -> Result<CheckReport, StoreError> {
-        self.inner.read_now(|tx| tx.check_all(&mut each, progress))
+        self.inner.read_and_sync(|tx| tx.check_all(&mut each, progress))
     }
 
     /// The names of all keys, as far as they can be read in a damaged file, in order. Waits for the
     /// disk, so call it outside async code or on the blocking pool.
     pub fn every_key(&self) -> Result<Vec<ProfileKey>, StoreError> {
-        self.inner.read_now(|tx| tx.every_name())
+        self.inner.read_and_sync(|tx| tx.every_name())
     }
 }
 

@@ -6,9 +6,9 @@
 //!   first. A writer that runs on the blocking pool, and only while there is something to write,
 //!   keeps tokio's paused time still as long as a commit is under way, and leaves no thread behind.
 //! * **Reads** run beside it on a small pool of connections, each in one read transaction.
-//! * **Write-ahead log**, synced beside the writer before anything of it is answered or shown in
-//!   this process, checkpointed at about 4,000 pages beside the writer too, and in the writer's own
-//!   turn when it cannot be emptied otherwise. Its file is not truncated while the store is open, so that a commit overwrites
+//! * **Write-ahead log**, synced behind each transaction (`sync.rs`), checkpointed beside
+//!   the writer at about 4,000 pages and in the writer's own turn when it cannot be emptied
+//!   otherwise. Its file is not truncated while the store is open, so that a commit overwrites
 //!   blocks which the file system has given out already; it is removed when the last process closes
 //!   the store, so that a closed store is a single file.
 //! * **Several processes** share the file through SQLite's own locks, waited for in short steps so

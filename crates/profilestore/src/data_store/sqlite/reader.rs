@@ -86,6 +86,16 @@ impl Inner {
         result.map_err(Trouble::not_applied)
     }
 
+    /// The same, for a caller that waits for the disk: syncs what the read may have seen.
+    pub(super) fn read_and_sync<T>(
+        &self,
+        read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>,
+    ) -> Result<T, StoreError> {
+        let read = self.read_now(read)?;
+        self.syncs.sync_seen()?;
+        Ok(read)
+    }
+
     /// Answers commits of nothing but checks, which write nothing.
     pub(super) async fn check(
         self: &Arc<Self>,

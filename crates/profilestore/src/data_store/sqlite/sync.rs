@@ -10,7 +10,8 @@
 //!   order, and what recovers a log ends at the first one that is not whole. So what another
 //!   process or a later commit builds on is on the disk when that one is.
 //! * **A read waits** for the sync of what it may have seen, so that nothing is shown which a crash
-//!   of the machine takes back. Reads of other processes cannot know of it, and do not wait.
+//!   of the machine takes back. Reads of other processes cannot know of it, and do not wait; an
+//!   open, a backup and the answer for a commit that was applied before sync the log themselves.
 //! * **A sync that failed** leaves transactions in the log of which the disk may have kept nothing,
 //!   even if the next sync succeeds: systems forget a write that failed. So their outcome is
 //!   unknown, and nothing is written, read or copied into the file until all of the log has been
@@ -126,7 +127,12 @@ impl Syncs {
     /// that the log may be opened and closed beside it.
     pub(super) fn of(path: &Path, guard: &Guard) -> Result<Self, StoreError> {
         let opened = OpenOptions::new().read(true).write(true).open(beside(path, "-wal"));
-        let looked = opened.and_then(|file| Ok((guard.is_log(&file.metadata()?), file)));
+        let looked = opened.and_then(|file| {
+            let is_log = guard.is_log(&file.metadata()?);
+            // What a program wrote that was killed before it synced will be shown by this one.
+            file.sync_data()?;
+            Ok((is_log, file))
+        });
         let why = match looked {
             Ok((true, file)) => return Ok(Self { log: Some(file), ..Self::none() }),
             Ok((false, _)) => "it was replaced while the file was opened; try again".into(),
@@ -162,14 +168,23 @@ impl Syncs {
 
     /// Syncs what was committed until now, on this thread.
     pub(super) fn sync(&self) -> Result<(), String> {
+        self.sync_counted(&self.committed)
+    }
+
+    /// The same with what a read may have seen, which is not behind its `COMMIT` perhaps.
+    pub(super) fn sync_seen(&self) -> Result<(), StoreError> {
+        self.sync_counted(&self.begun).map_err(|reason| StoreError::Unavailable { reason })
+    }
+
+    fn sync_counted(&self, transactions: &AtomicU64) -> Result<(), String> {
         let Some(log) = &self.log else { return Ok(()) };
         let _turn = self.turn.lock();
-        let committed = self.committed.load(SeqCst);
+        let (wanted, committed) = (transactions.load(SeqCst), self.committed.load(SeqCst));
         let settled = *self.settled.borrow();
         if settled.failed {
             return Err("an earlier sync of the log failed".into());
         }
-        if settled.through >= committed {
+        if settled.through >= wanted {
             return Ok(());
         }
         let synced = log.sync_data();
@@ -284,6 +299,16 @@ impl Syncs {
         let mut waiting = self.waiting.lock();
         waiting.unsynced -= count;
         waiting.expected = Expected::after((count, bytes), waiting.jobs, time);
+    }
+}
+
+/// Syncs the log of a file, which another process may have written to. One without a log is whole.
+pub(super) fn sync_log(path: &Path) -> Result<(), StoreError> {
+    match File::open(beside(path, "-wal")).and_then(|log| log.sync_data()) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(StoreError::Unavailable {
+            reason: format!("the file's log cannot be synced: {err}: path=`{}`", path.display()),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -237,7 +237,7 @@ impl Inner {
         let now_ms = self.options.env.unix_ms();
         let kept = Kept { how, file: how.file(&self.path, now_ms) };
         let what_to_do = decide(&self.path, &kept);
-        let copied = backup::copy_to(conn, &kept.file, now_ms, |_, _| {});
+        let copied = backup::copy_to(conn, &kept.file, now_ms, || Ok(()), |_, _| {});
         let shown = kept.file.display();
         let is_whole =
             |report: &CheckReport| report.problems.is_empty() && report.damaged.is_empty();

@@ -119,7 +119,7 @@ impl Writer {
         inner: &Arc<Inner>,
         lists: &[&[Commit]],
     ) -> Result<Vec<Vec<Reply>>, Failed> {
-        let mut replies = Vec::with_capacity(lists.len());
+        let (mut replies, mut repeated) = (Vec::with_capacity(lists.len()), false);
         self.finish(inner, |tx| {
             let incarnation = schema::incarnation(tx.conn)?;
             let mut wrote = false;
@@ -127,13 +127,22 @@ impl Writer {
                 let mut answers = Vec::with_capacity(commits.len());
                 for commit in *commits {
                     let reply = tx.commit(commit, incarnation)?;
-                    wrote |= reply.as_ref().is_ok_and(|reply| !reply.already_applied);
+                    match &reply {
+                        Ok(reply) if reply.already_applied => repeated = true,
+                        Ok(_) => wrote = true,
+                        Err(_) => {}
+                    }
                     answers.push(reply);
                 }
                 replies.push(answers);
             }
             Ok(wrote)
         })?;
+        if repeated {
+            // Another process may have applied it, and is about to sync it.
+            inner.syncs.begin();
+            inner.syncs.end();
+        }
         Ok(replies)
     }
 
@@ -375,4 +384,63 @@ fn is_full(err: &rusqlite::Error) -> bool {
 
 fn no_reply() -> StoreError {
     StoreError::Unavailable { reason: "the store gave no answer for the commit".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        data_store::{
+            Cause, Change, CommitId, DataStore as _, NewValue, Returning, SqliteOptions,
+            SqliteStore,
+        },
+        env::Env,
+        key::ProfileKey,
+    };
+
+    /// The same request may reach two servers. The second one acknowledged what the first one had
+    /// not synced.
+    #[tokio::test]
+    async fn a_commit_that_another_process_may_have_applied_is_synced_before_its_answer() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
+        let incarnation = store.identity().await.expect("an identity").incarnation;
+        let write = Change::Write {
+            key: ProfileKey::new("S", "global", "k").expect("a valid name"),
+            epoch: 0,
+            version: 0,
+            value: NewValue::Bytes(Bytes::from_static(b"1")),
+            user_ids: Vec::new(),
+            cause: Cause::Save,
+            author: String::new(),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        };
+        let commit = Commit {
+            id: CommitId(Env::system().uuid()),
+            incarnation,
+            from: None,
+            changes: vec![write],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        let inner = &store.inner;
+        let mut writing = inner.writer.lock();
+        let writer = writing.as_mut().expect("a writer");
+        for applied_before in [false, true] {
+            assert!(matches!(writer.begin(inner), Ok(Begun::Yes)));
+            let Ok(replies) = writer.commit_begun(inner, &[std::slice::from_ref(&commit)]) else {
+                panic!("it was refused");
+            };
+            let reply = replies.into_iter().flatten().next().expect("an answer");
+            assert_eq!(reply.expect("applied").already_applied, applied_before);
+            assert!(!inner.syncs.is_settled());
+            assert_eq!(writer.sync(inner), Ok(()));
+            assert!(inner.syncs.is_settled());
+        }
+    }
 }

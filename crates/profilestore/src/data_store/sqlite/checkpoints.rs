@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, wal::CheckpointMode};
 
-use super::{Inner, Trouble, busy::wait_while_busy, schema};
+use super::{Inner, Trouble, busy::wait_while_busy, schema, taken_away::keep_log};
 use crate::data_store::StoreError;
 
 /// At how many pages in the log that are not in the file yet the checkpoint beside the writer
@@ -83,9 +83,14 @@ impl Inner {
     /// Ends the connections, the writer's last: closing the last one to the file empties and
     /// removes the log. Waits for what is being written.
     pub(super) fn close(&self) {
-        let writer = self.writer.lock().take();
-        if let Some(writer) = &writer {
+        let mut writer = self.writer.lock().take();
+        if let Some(writer) = &mut writer {
             self.let_go(&writer.conn);
+            // The log is copied into the file only if all of it is on the disk.
+            if let Err(err) = writer.secure(self) {
+                tracing::warn!(%err, "the log stays beside the file");
+                keep_log(&writer.conn);
+            }
         }
         self.readers.close();
         self.checkpoints.closed.store(true, SeqCst);
@@ -148,5 +153,30 @@ pub(super) fn checkpoint(conn: &Connection) {
         Ok((logged, done)) => tracing::debug!(logged, done, "checkpointed"),
         Err(err) if schema::is_busy(&err) => {}
         Err(err) => tracing::warn!(%err, "a checkpoint failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::OpenOptions, time::SystemTime};
+
+    use crate::data_store::{SqliteOptions, SqliteStore, sqlite::schema::beside};
+
+    /// It was copied into the file and removed. After a loss of power what the disk had of it could
+    /// be there again, with older pages than the file's.
+    #[test]
+    fn a_log_that_could_not_be_synced_is_made_good_before_the_store_is_closed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let conn = store.inner.another_writer().expect("a connection");
+        conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
+        drop(conn);
+        let log = OpenOptions::new().write(true).open(beside(&path, "-wal")).expect("the log");
+        log.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
+        store.inner.syncs.fail();
+        drop(store);
+        let modified = log.metadata().and_then(|log| log.modified()).expect("a time");
+        assert_ne!(modified, SystemTime::UNIX_EPOCH, "it was written again");
     }
 }

@@ -45,11 +45,11 @@ const GATHER_SHARE: u32 = 4;
 /// A shorter wait is of no use: callers have to be woken, come back, and be written.
 const GATHER_LEAST: Duration = Duration::from_millis(1);
 
-/// How much of the log is written again at once.
-const PIECE: u64 = 16 << 20;
-
 /// A disk that stalls once must not make callers wait long afterwards.
 const GATHER_MOST: Duration = Duration::from_millis(5);
+
+/// How much of the log is written again at once.
+const PIECE: u64 = 16 << 20;
 
 /// Jobs of one transaction, and what becomes of them once it is on the disk.
 pub(super) type Written = Vec<(Job, Vec<Reply>)>;

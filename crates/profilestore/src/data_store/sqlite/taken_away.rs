@@ -168,10 +168,8 @@ impl Guard {
     /// Lets a connection that may write be closed without touching what its names lead to by now:
     /// closing the last connection to a file copies its log into it.
     pub(super) fn let_go(&self, conn: &Connection) {
-        if self.still_there().is_err()
-            && let Err(err) = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        {
-            tracing::warn!(%err, "a connection may write when it is closed");
+        if self.still_there().is_err() {
+            keep_log(conn);
         }
     }
 
@@ -292,6 +290,13 @@ impl Inner {
     pub(super) fn another_writer(&self) -> Result<Connection, StoreError> {
         self.still_there()?;
         schema::connect(&self.path, Role::Writer, &self.options)
+    }
+}
+
+/// Lets a connection be closed without copying its log into the file and removing it.
+pub(super) fn keep_log(conn: &Connection) {
+    if let Err(err) = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::warn!(%err, "a connection may write when it is closed");
     }
 }
 

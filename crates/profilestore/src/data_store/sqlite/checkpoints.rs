@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, wal::CheckpointMode};
+use rusqlite::{Connection, config::DbConfig, wal::CheckpointMode};
 
-use super::{Inner, Trouble, busy::wait_while_busy, schema, taken_away::keep_log};
+use super::{Inner, Trouble, busy::wait_while_busy, schema};
 use crate::data_store::StoreError;
 
 /// At how many pages in the log that are not in the file yet the checkpoint beside the writer
@@ -153,6 +153,13 @@ pub(super) fn checkpoint(conn: &Connection) {
         Ok((logged, done)) => tracing::debug!(logged, done, "checkpointed"),
         Err(err) if schema::is_busy(&err) => {}
         Err(err) => tracing::warn!(%err, "a checkpoint failed"),
+    }
+}
+
+/// Lets a connection be closed without copying its log into the file and removing it.
+pub(super) fn keep_log(conn: &Connection) {
+    if let Err(err) = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::warn!(%err, "a connection may write when it is closed");
     }
 }
 

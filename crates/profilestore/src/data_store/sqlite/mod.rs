@@ -239,7 +239,7 @@ impl SqliteStore {
         let conn = migrate::open_or_create(&path, &options)?;
         let guard = taken_away::Guard::new(&path, &conn)?;
         let syncs = match options.durable {
-            true => sync::Syncs::of(&path, &guard)?,
+            true => sync::Syncs::of(&path, |log| guard.is_log(log))?,
             false => sync::Syncs::none(),
         };
         let parts = (Some(writer::Writer::new(conn)?), Some(Arc::new(guard)), syncs);

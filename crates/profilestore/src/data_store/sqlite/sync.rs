@@ -19,7 +19,7 @@
 //!   leaves a log that ends in the middle, and its pages would then hide newer ones in the file.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
     path::Path,
@@ -35,7 +35,6 @@ use super::{
     busy::wait_while_busy,
     queue::{BATCH_BYTES, Job, Reply},
     schema::beside,
-    taken_away::Guard,
 };
 use crate::data_store::StoreError;
 
@@ -123,12 +122,15 @@ impl Syncs {
         }
     }
 
-    /// For the log of an open file. SQLite has its locks on the file and on the log's index, so
-    /// that the log may be opened and closed beside it.
-    pub(super) fn of(path: &Path, guard: &Guard) -> Result<Self, StoreError> {
+    /// For the log of an open file, which `is_log` knows. SQLite has its locks on the file and on
+    /// the log's index, so that the log may be opened and closed beside it.
+    pub(super) fn of(
+        path: &Path,
+        is_log: impl FnOnce(&Metadata) -> bool,
+    ) -> Result<Self, StoreError> {
         let opened = OpenOptions::new().read(true).write(true).open(beside(path, "-wal"));
         let looked = opened.and_then(|file| {
-            let is_log = guard.is_log(&file.metadata()?);
+            let is_log = is_log(&file.metadata()?);
             // What a program wrote that was killed before it synced will be shown by this one.
             file.sync_data()?;
             Ok((is_log, file))

@@ -16,13 +16,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::Connection;
 
 use super::{
     Inner, backup,
     busy::real_time,
     check::CheckReport,
-    checkpoints::checkpoint,
+    checkpoints::{checkpoint, keep_log},
     contents::{Contents, Found, Written, id_of},
     kept::{How, Kept, decide},
     schema::{self, Role, beside},
@@ -290,13 +290,6 @@ impl Inner {
     pub(super) fn another_writer(&self) -> Result<Connection, StoreError> {
         self.still_there()?;
         schema::connect(&self.path, Role::Writer, &self.options)
-    }
-}
-
-/// Lets a connection be closed without copying its log into the file and removing it.
-pub(super) fn keep_log(conn: &Connection) {
-    if let Err(err) = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-        tracing::warn!(%err, "a connection may write when it is closed");
     }
 }
 

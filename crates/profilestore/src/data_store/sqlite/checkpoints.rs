@@ -47,7 +47,7 @@ impl Inner {
             inner.still_there()?;
             // A store that is only read gets no connection that writes.
             match inner.writer.lock().as_mut() {
-                Some(writer) => writer.secure(&inner)?,
+                Some(writer) => writer.settle(&inner)?,
                 None => return Err(inner.no_writer()),
             }
             if rewrite {
@@ -61,19 +61,19 @@ impl Inner {
             }
             // Most of it beside the writer: commits wait for the rest only.
             checkpoint(&inner.another_writer()?);
-            let emptied =
-                wait_while_busy(inner.options.lock_wait(), || match inner.writer.lock().as_mut() {
-                    Some(writer) => writer
-                        .conn
-                        .wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE)
-                        .map(|_| true),
-                    None => Ok(false),
-                });
-            match emptied {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(inner.no_writer()),
-                Err(err) => Err(Trouble::from(err).not_applied()),
-            }
+            let emptied = wait_while_busy(inner.options.lock_wait(), || {
+                let mut writer = inner.writer.lock();
+                let Some(writer) = writer.as_mut() else { return Ok(Err(inner.no_writer())) };
+                // A sync of what was committed meanwhile may have failed.
+                if let Err(err) = writer.settle(&inner) {
+                    return Ok(Err(err));
+                }
+                writer
+                    .conn
+                    .wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE)
+                    .map(|_| Ok(()))
+            });
+            emptied.unwrap_or_else(|err| Err(Trouble::from(err).not_applied()))
         });
         task.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
@@ -87,7 +87,7 @@ impl Inner {
         if let Some(writer) = &mut writer {
             self.let_go(&writer.conn);
             // The log is copied into the file only if all of it is on the disk.
-            if let Err(err) = writer.secure(self) {
+            if let Err(err) = writer.settle(self) {
                 tracing::warn!(%err, "the log stays beside the file");
                 keep_log(&writer.conn);
             }
@@ -167,12 +167,14 @@ pub(super) fn keep_log(conn: &Connection) {
 mod tests {
     use std::{fs::OpenOptions, time::SystemTime};
 
-    use crate::data_store::{SqliteOptions, SqliteStore, sqlite::schema::beside};
+    use crate::data_store::{
+        SqliteOptions, SqliteStore,
+        sqlite::{schema::beside, writer::Begun},
+    };
 
-    /// It was copied into the file and removed. After a loss of power what the disk had of it could
-    /// be there again, with older pages than the file's.
-    #[test]
-    fn a_log_that_could_not_be_synced_is_made_good_before_the_store_is_closed() {
+    /// Closes a store that has something in its log, and answers whether all of the log was written
+    /// again.
+    fn is_written_again(spoil: impl FnOnce(&SqliteStore)) -> bool {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("players.db");
         let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
@@ -181,9 +183,42 @@ mod tests {
         drop(conn);
         let log = OpenOptions::new().write(true).open(beside(&path, "-wal")).expect("the log");
         log.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
-        store.inner.syncs.fail();
+        spoil(&store);
         drop(store);
         let modified = log.metadata().and_then(|log| log.modified()).expect("a time");
-        assert_ne!(modified, SystemTime::UNIX_EPOCH, "it was written again");
+        modified != SystemTime::UNIX_EPOCH
+    }
+
+    /// It was copied into the file and removed. After a loss of power what the disk had of it could
+    /// be there again, with older pages than the file's.
+    #[test]
+    fn a_log_that_could_not_be_synced_is_made_good_before_the_store_is_closed() {
+        assert!(is_written_again(|store| store.inner.syncs.fail()));
+        assert!(!is_written_again(|_| {}), "there is no need");
+    }
+
+    /// It was taken for made good.
+    #[test]
+    fn a_log_that_could_not_be_synced_is_made_good_though_a_panic_left_a_transaction_open() {
+        assert!(is_written_again(|store| {
+            let inner = &store.inner;
+            let mut writer = inner.writer.lock();
+            let begun = writer.as_mut().expect("a writer").begin(inner);
+            assert!(matches!(begun, Ok(Begun::Yes)));
+            inner.syncs.fail();
+        }));
+    }
+
+    /// When that sync failed, the log was gone.
+    #[test]
+    fn what_another_thread_is_about_to_sync_is_on_the_disk_before_the_store_is_closed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let inner = store.inner.clone();
+        inner.syncs.begin();
+        inner.syncs.end();
+        drop(store);
+        assert!(inner.syncs.is_settled());
     }
 }

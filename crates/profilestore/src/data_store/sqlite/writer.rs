@@ -285,8 +285,19 @@ impl Writer {
 
     /// Makes good a sync that failed.
     pub(super) fn secure(&mut self, inner: &Inner) -> Result<(), StoreError> {
-        let (conn, wait) = (&self.conn, inner.options.lock_wait());
-        if conn.is_autocommit() { inner.syncs.secure(conn, wait) } else { Ok(()) }
+        if !inner.syncs.has_failed() {
+            return Ok(());
+        }
+        // A panic may have left its transaction open.
+        self.roll_back();
+        inner.syncs.secure(&self.conn, inner.options.lock_wait())
+    }
+
+    /// Sees to it that all of the log is on the disk, before it is copied into the file and removed.
+    pub(super) fn settle(&mut self, inner: &Inner) -> Result<(), StoreError> {
+        // Also what another thread is about to sync. When it fails, it is made good.
+        drop(inner.syncs.sync());
+        self.secure(inner)
     }
 
     /// Sees to it that a log which has grown is copied into the file.

@@ -302,14 +302,13 @@ impl Writer {
 
     /// Sees to it that a log which has grown is copied into the file.
     fn look_at_log(&mut self, inner: &Arc<Inner>) {
+        // Not to wait for the next commit: reads are refused until then. The sync may have been for
+        // one that was applied before, so that the log has not grown.
+        if let Err(err) = self.secure(inner) {
+            return tracing::warn!(%err, "a failed sync could not be made good yet");
+        }
         if !std::mem::take(&mut self.grew) {
             return;
-        }
-        // Not to wait for the next commit: reads are refused until then.
-        if inner.syncs.has_failed()
-            && let Err(err) = self.secure(inner)
-        {
-            return tracing::warn!(%err, "a failed sync could not be made good yet");
         }
         let Ok((logged, done)) =
             self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP)
@@ -410,6 +409,18 @@ mod tests {
         env::Env,
         key::ProfileKey,
     };
+
+    /// Reads were refused until the next commit, when the sync was for one that was applied before.
+    #[test]
+    fn a_failed_sync_is_made_good_though_nothing_was_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
+        let inner = &store.inner;
+        inner.syncs.fail();
+        inner.writer.lock().as_mut().expect("a writer").look_at_log(inner);
+        assert!(inner.syncs.is_settled());
+    }
 
     /// The same request may reach two servers. The second one acknowledged what the first one had
     /// not synced.

@@ -89,7 +89,10 @@ impl Inner {
             // The log is copied into the file only if all of it is on the disk.
             if let Err(err) = writer.settle(self) {
                 tracing::warn!(%err, "the log stays beside the file");
-                keep_log(&writer.conn);
+                if let Some(guard) = &self.guard {
+                    guard.keep_log();
+                    guard.let_go(&writer.conn);
+                }
             }
         }
         self.readers.close();
@@ -165,8 +168,12 @@ pub(super) fn keep_log(conn: &Connection) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::OpenOptions, time::SystemTime};
+    use std::{
+        fs::OpenOptions,
+        time::{Duration, SystemTime},
+    };
 
+    use super::keep_log;
     use crate::data_store::{
         SqliteOptions, SqliteStore,
         sqlite::{schema::beside, writer::Begun},
@@ -207,6 +214,30 @@ mod tests {
             assert!(matches!(begun, Ok(Begun::Yes)));
             inner.syncs.fail();
         }));
+    }
+
+    /// The messenger's connection, which is closed behind the store's, copied it into the file and
+    /// removed it.
+    #[test]
+    fn a_log_that_cannot_be_made_good_outlasts_the_connections_that_are_closed_later() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let options = SqliteOptions { busy_wait: Duration::ZERO, ..SqliteOptions::default() };
+        let store = SqliteStore::open(&path, options).expect("the store opens");
+        let guard = store.inner.guard.clone().expect("a store that writes");
+        let connect = || store.inner.another_writer().expect("a connection");
+        let (later, another) = (connect(), connect());
+        later.execute_batch("SELECT count(*) FROM head").expect("a read");
+        // As by another process, which is writing.
+        another.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+        store.inner.syncs.fail();
+        drop(store);
+        another.execute_batch("ROLLBACK").expect("the lock is free");
+        keep_log(&another);
+        drop(another);
+        guard.let_go(&later);
+        drop(later);
+        assert!(beside(&path, "-wal").exists());
     }
 
     /// When that sync failed, the log was gone.

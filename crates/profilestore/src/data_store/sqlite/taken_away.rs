@@ -69,6 +69,8 @@ pub(super) struct Guard {
     said: Mutex<Option<RealTime>>,
     /// The store was closed: the last one to close a file removes its log.
     closed: AtomicBool,
+    /// It was closed with a log that may not be on the disk.
+    unsynced: AtomicBool,
 }
 
 /// What a look at the files found.
@@ -99,6 +101,7 @@ impl Guard {
             known: AtomicBool::new(false),
             said: Mutex::default(),
             closed: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
         };
         // A log that a crash left.
         if let Look::Unsure = guard.look()? {
@@ -165,10 +168,16 @@ impl Guard {
         self.closed.store(true, SeqCst);
     }
 
+    /// The log may not be on the disk. The last connection to be closed, a messenger's perhaps, is
+    /// not to copy it into the file.
+    pub(super) fn keep_log(&self) {
+        self.unsynced.store(true, SeqCst);
+    }
+
     /// Lets a connection that may write be closed without touching what its names lead to by now:
     /// closing the last connection to a file copies its log into it.
     pub(super) fn let_go(&self, conn: &Connection) {
-        if self.still_there().is_err() {
+        if self.unsynced.load(SeqCst) || self.still_there().is_err() {
             keep_log(conn);
         }
     }

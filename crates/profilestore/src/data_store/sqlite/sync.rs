@@ -16,7 +16,8 @@
 //!   even if the next sync succeeds: systems forget a write that failed. So their outcome is
 //!   unknown, and nothing is written, read or copied into the file until all of the log has been
 //!   written again and synced. To copy it into the file is not enough: a crash of the machine
-//!   leaves a log that ends in the middle, and its pages would then hide newer ones in the file.
+//!   leaves a log that ends in the middle, and its pages would then hide newer ones in the file. A
+//!   log that a process has left behind is written again by the next one that opens it.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -316,7 +317,7 @@ pub(super) fn sync_log(path: &Path) -> Result<(), StoreError> {
 
 /// Writes what a file holds in its place, so that the system takes none of it for written, and
 /// syncs it.
-fn write_again(log: &File) -> io::Result<()> {
+pub(super) fn write_again(log: &File) -> io::Result<()> {
     let (bytes, mut at) = (log.metadata()?.len(), 0);
     let mut piece = Vec::new();
     while at < bytes {

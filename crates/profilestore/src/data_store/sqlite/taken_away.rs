@@ -9,7 +9,8 @@
 //! the store until an operator has decided what counts.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     time::{Duration, Instant as RealTime},
@@ -26,6 +27,7 @@ use super::{
     contents::{Contents, Found, Written, id_of},
     kept::{How, Kept, decide},
     schema::{self, Role, beside},
+    sync::write_again,
 };
 use crate::data_store::StoreError;
 
@@ -105,10 +107,31 @@ impl Guard {
         };
         // A log that a crash left.
         if let Look::Unsure = guard.look()? {
+            guard.write_log_again(conn);
             checkpoint(conn);
             guard.look()?;
         }
         Ok(guard)
+    }
+
+    /// Writes again what a process left in the log that ended without closing the store. A sync of
+    /// it may have failed, which no later one tells. A log to which another process is writing is
+    /// left alone.
+    fn write_log_again(&self, conn: &Connection) {
+        if conn.execute_batch("BEGIN IMMEDIATE").is_err() {
+            return;
+        }
+        let opened = OpenOptions::new().read(true).write(true).open(beside(&self.path, "-wal"));
+        let written = opened.and_then(|log| {
+            let is_log = self.is_log(&log.metadata()?);
+            if is_log { write_again(&log) } else { Ok(()) }
+        });
+        if let Err(err) = written {
+            tracing::warn!(%err, "a log that was left behind could not be written again");
+        }
+        if let Err(err) = conn.execute_batch("ROLLBACK") {
+            tracing::warn!(%err, "a transaction could not be rolled back");
+        }
     }
 
     /// Whether this is the log.
@@ -305,5 +328,38 @@ impl Inner {
 fn not_looked_at(path: &Path, err: &io::Error) -> StoreError {
     StoreError::Unavailable {
         reason: format!("the store's files cannot be looked at: {err}: path=`{}`", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::data_store::{SqliteOptions, SqliteStore};
+
+    /// The process may have ended because a sync of it had failed. What came behind it was synced
+    /// and acknowledged, and a loss of power took it back.
+    #[test]
+    fn a_log_that_was_left_behind_is_written_again_when_the_store_is_opened() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let conn = store.inner.another_writer().expect("a connection");
+        conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
+        let left = dir.path().join("left.db");
+        for more in ["", "-wal"] {
+            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
+        }
+        let log = OpenOptions::new().write(true).open(beside(&left, "-wal")).expect("the log");
+        log.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
+        let opened = SqliteStore::open(&left, SqliteOptions::default()).expect("the store opens");
+        let modified = || log.metadata().and_then(|log| log.modified()).expect("a time");
+        assert_ne!(modified(), SystemTime::UNIX_EPOCH);
+        // One that is in use is its owner's.
+        log.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
+        let another = SqliteStore::open(&left, SqliteOptions::default()).expect("the store opens");
+        assert_eq!(modified(), SystemTime::UNIX_EPOCH);
+        drop((opened, another));
     }
 }

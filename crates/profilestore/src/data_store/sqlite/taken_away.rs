@@ -25,6 +25,7 @@ use super::{
     check::CheckReport,
     checkpoints::{checkpoint, keep_log},
     contents::{Contents, Found, Written, id_of},
+    holder,
     kept::{How, Kept, decide},
     schema::{self, Role, beside},
     sync::write_again,
@@ -115,10 +116,10 @@ impl Guard {
     }
 
     /// Writes again what a process left in the log that ended without closing the store. A sync of
-    /// it may have failed, which no later one tells. A log to which another process is writing is
-    /// left alone.
+    /// it may have failed, which no later one tells. A log that another process is using is left
+    /// alone: it may be long, and no process could commit meanwhile.
     fn write_log_again(&self, conn: &Connection) {
-        if conn.execute_batch("BEGIN IMMEDIATE").is_err() {
+        if holder::is_checkpointing(&self.path) || conn.execute_batch("BEGIN IMMEDIATE").is_err() {
             return;
         }
         let opened = OpenOptions::new().read(true).write(true).open(beside(&self.path, "-wal"));

@@ -293,7 +293,8 @@ impl Writer {
         inner.syncs.secure(&self.conn, inner.options.lock_wait())
     }
 
-    /// Sees to it that all of the log is on the disk, before it is copied into the file and removed.
+    /// Sees to it that all of the log is on the disk, before it is copied into the file and
+    /// removed.
     pub(super) fn settle(&mut self, inner: &Inner) -> Result<(), StoreError> {
         // Also what another thread is about to sync. When it fails, it is made good.
         drop(inner.syncs.sync());

@@ -5,12 +5,14 @@
 //!   into one transaction (`BEGIN IMMEDIATE`, judge, apply, `COMMIT`). Renewals of servers go
 //!   first. A writer that runs on the blocking pool, and only while there is something to write,
 //!   keeps tokio's paused time still as long as a commit is under way, and leaves no thread behind.
-//! * **Reads** run beside it on a small pool of connections, each in one read transaction.
-//! * **Write-ahead log**, synced behind each transaction (`sync.rs`), checkpointed beside
-//!   the writer at about 4,000 pages and in the writer's own turn when it cannot be emptied
-//!   otherwise. Its file is not truncated while the store is open, so that a commit overwrites
-//!   blocks which the file system has given out already; it is removed when the last process closes
-//!   the store, so that a closed store is a single file.
+//! * **Reads** run beside it on a small pool of connections, each in one read transaction. A read
+//!   is answered when all that it may have seen of this store's commits is on the disk.
+//! * **Write-ahead log**, synced beside the writer (`sync.rs`): a commit is answered when a sync
+//!   has covered its transaction (`answers.rs`). Checkpoints run beside the writer at about 4,000
+//!   pages, and in the writer's own turn when the log cannot be emptied otherwise. Its file is not
+//!   truncated while the store is open, so that a commit overwrites blocks which the file system
+//!   has given out already; it is removed when the last process closes the store, so that a closed
+//!   store is a single file.
 //! * **Several processes** share the file through SQLite's own locks, waited for in short steps so
 //!   that no process is starved for long, up to [`SqliteOptions::busy_wait`].
 
@@ -75,10 +77,10 @@ pub use hints::SqliteMessenger;
 /// How a [`SqliteStore`] is opened.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// Sync every commit to the disk before it is answered, or shown by a read of this store; reads
-    /// of other processes may show it some milliseconds sooner. Without it a crash of the machine
-    /// may lose the last commits, though no part of one; a crash of the process loses none.
-    /// Default: true.
+    /// Sync every commit to the disk before it is answered, or shown by a read of this store. Other
+    /// stores that are opened on the file, those of other processes among them, may show it some
+    /// milliseconds before. Without it a crash of the machine may lose the last commits, though no
+    /// part of one; a crash of the process loses none. Default: true.
     pub durable: bool,
     /// How many commits may share one transaction. Default: 256.
     pub batch: usize,

@@ -2,9 +2,9 @@
 //!
 //! The writer's connection syncs none of its commits (`synchronous=NORMAL`): what it commits is in
 //! the log, where other connections see it, and not surely on the disk yet. A job is answered when
-//! the log has been synced behind its transaction, through a file of this module's own. One job
-//! that comes alone is synced by the writer itself. Of several, the writer hands over what it has
-//! written, and takes the next ones.
+//! the log has been synced behind its transaction, through a file of this module's own. A few jobs
+//! with none behind them are synced by the writer itself. Of more, the writer hands over what it
+//! has written, and takes the next ones.
 //!
 //! * **A sync covers all that was committed before it began.** Transactions lie in the log in their
 //!   order, and what recovers a log ends at the first one that is not whole. So what another

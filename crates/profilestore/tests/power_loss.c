@@ -166,7 +166,7 @@ __attribute__((constructor)) static void begin(void) {
     active = 1;
 }
 
-/* The file that a descriptor leads to, whoever opened it. */
+/* The file that a descriptor leads to, whatever code opened it. */
 static struct file *file_of(int fd) {
     struct stat found;
     if (!active || fstat(fd, &found) != 0) return NULL;

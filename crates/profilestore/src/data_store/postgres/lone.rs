@@ -1,7 +1,7 @@
 //! A lone save in one round trip: one statement, which is a transaction of its own.
 //!
 //! It is for the plain case: the next version of one profile under its epoch and version, by its
-//! holder or while nobody holds it, with the same users, and nothing in the inbox that the caller
+//! holder or while it is free, with the same users, and nothing in the inbox that the caller
 //! wants to see. The statement looks for the row that is so, writes head, history and outcome, and
 //! answers with what the row holds besides. In every other case it finds no row, or fails as a
 //! whole, and nothing is applied; the commit then goes the way of all others, on which the shared
@@ -74,7 +74,7 @@ macro_rules! is_plain {
     };
 }
 
-/// Nobody but the caller holds it.
+/// It is free, or the caller holds it.
 macro_rules! is_free {
     () => {
         "(h.holder IS NULL OR h.holder = $7) AND "

@@ -267,8 +267,8 @@ impl Writer {
             self.broken |= !full;
             self.roll_back();
             // A log that could not be written to its last page holds no valid commit, whatever
-            // happens next. Any other failure may have come after that page: nobody knows what a
-            // crash would make of it.
+            // happens next. Any other failure may have come after that page. Then it is not known
+            // what a crash would make of it.
             let surely_not = full || schema::is_busy(&err);
             tracing::warn!(%err, surely_not, "a transaction could not be committed");
             // There is nothing of it to be synced, but what reads have seen is counted together.

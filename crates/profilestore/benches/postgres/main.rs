@@ -16,8 +16,8 @@
 //! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages
 //! to a profile that the other one holds, from sending them until their handler runs, bare hints,
 //! 2,500 a second, and bare commits. *bytes* is what a save leaves in PostgreSQL's log and tables.
-//! *processes* are 16 processes, or so many, with a game server each on one database; it is run only
-//! when it is named. For 200 of them `POSTGRES_CONNECTIONS=700` lets the server of
+//! *processes* are 16 processes, or as many as are named, with a game server each on one database;
+//! it is run only when it is named. For 200 of them `POSTGRES_CONNECTIONS=700` lets the server of
 //! `scripts/servers.sh` have as many connections.
 
 #![expect(

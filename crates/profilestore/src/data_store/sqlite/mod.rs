@@ -9,12 +9,10 @@
 //!   is answered when all that it may have seen of this store's commits is on the disk.
 //! * **Write-ahead log**, synced beside the writer (`sync.rs`): a commit is answered when a sync
 //!   has covered its transaction (`answers.rs`). Checkpoints run beside the writer at about 4,000
-//!   pages, and in the writer's own turn when the log cannot be emptied otherwise. Its file is not
-//!   truncated while the store is open, so that a commit overwrites blocks which the file system
-//!   has given out already; it is removed when the last process closes the store, so that a closed
-//!   store is a single file.
-//! * **Several processes** share the file through SQLite's own locks, waited for in short steps so
-//!   that no process is starved for long, up to [`SqliteOptions::busy_wait`].
+//!   pages, and in the writer's own turn when the log cannot be emptied otherwise. While the store
+//!   is open the log is not truncated: a commit overwrites blocks that the file system has given
+//!   out already. The last process that closes the store removes it.
+//! * **Several processes** share the file through SQLite's locks, waited for in short steps.
 
 use std::{
     fmt,

@@ -9,7 +9,7 @@
 //! the store until an operator has decided what counts.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -108,7 +108,7 @@ impl Guard {
         };
         // A log that a crash left.
         if let Look::Unsure = guard.look()? {
-            guard.write_log_again(conn);
+            guard.write_log_again(conn, write_again)?;
             checkpoint(conn);
             guard.look()?;
         }
@@ -118,21 +118,32 @@ impl Guard {
     /// Writes again what a process left in the log that ended without closing the store. A sync of
     /// it may have failed, which no later one tells. A log that another process is using is left
     /// alone: it may be long, and no process could commit meanwhile.
-    fn write_log_again(&self, conn: &Connection) {
+    fn write_log_again(
+        &self,
+        conn: &Connection,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
         if holder::is_checkpointing(&self.path) || conn.execute_batch("BEGIN IMMEDIATE").is_err() {
-            return;
+            return Ok(());
         }
         let opened = OpenOptions::new().read(true).write(true).open(beside(&self.path, "-wal"));
         let written = opened.and_then(|log| {
             let is_log = self.is_log(&log.metadata()?);
-            if is_log { write_again(&log) } else { Ok(()) }
+            if is_log { write(&log) } else { Ok(()) }
         });
-        if let Err(err) = written {
-            tracing::warn!(%err, "a log that was left behind could not be written again");
-        }
         if let Err(err) = conn.execute_batch("ROLLBACK") {
             tracing::warn!(%err, "a transaction could not be rolled back");
         }
+        written.map_err(|err| {
+            keep_log(conn);
+            StoreError::Unavailable {
+                reason: format!(
+                    "the file's log was left behind by a program that ended, and cannot be written \
+                     again, as it has to be before it is used: {err}: path=`{}`",
+                    self.path.display()
+                ),
+            }
+        })
     }
 
     /// Whether this is the log.
@@ -362,5 +373,28 @@ mod tests {
         let another = SqliteStore::open(&left, SqliteOptions::default()).expect("the store opens");
         assert_eq!(modified(), SystemTime::UNIX_EPOCH);
         drop((opened, another));
+    }
+
+    /// It was copied into the file all the same.
+    #[test]
+    fn a_log_that_was_left_behind_and_cannot_be_written_is_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let guard = store.inner.guard.clone().expect("a store that writes");
+        let conn = store.inner.another_writer().expect("a connection");
+        conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
+        let full = |_: &File| Err(io::Error::from(io::ErrorKind::StorageFull));
+        match guard.write_log_again(&conn, full) {
+            Err(StoreError::Unavailable { reason }) => {
+                assert!(reason.contains("cannot be written again"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(conn.is_autocommit());
+        keep_log(&store.inner.writer.lock().as_ref().expect("a writer").conn);
+        drop(store);
+        drop(conn);
+        assert!(beside(&path, "-wal").exists());
     }
 }

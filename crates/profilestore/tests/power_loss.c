@@ -381,7 +381,9 @@ static ssize_t wrote(int fd, const void *from, size_t size, off_t at) {
     return result;
 }
 
-ssize_t pwrite(int fd, const void *from, size_t size, off_t at) { return wrote(fd, from, size, at); }
+ssize_t pwrite(int fd, const void *from, size_t size, off_t at) {
+    return wrote(fd, from, size, at);
+}
 
 ssize_t pwrite64(int fd, const void *from, size_t size, off64_t at) {
     return wrote(fd, from, size, at);

@@ -111,6 +111,7 @@ impl Drop for Syncing {
 pub(super) mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use bytes::Bytes;
     use futures_util::FutureExt as _;
     use metrics::{
         Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -120,9 +121,14 @@ pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::data_store::{
-        Commit, CommitId, CommitReply, Incarnation, Returning, SqliteOptions, SqliteStore,
-        sqlite::queue::{Job, Reply},
+    use crate::{
+        data_store::{
+            Cause, Change, Commit, CommitId, CommitReply, Incarnation, NewValue, Returning,
+            SqliteOptions, SqliteStore,
+            sqlite::queue::{Job, Reply},
+        },
+        env::Env,
+        key::ProfileKey,
     };
 
     /// Jobs without commits, which no caller waits for.
@@ -136,6 +142,42 @@ pub(super) mod tests {
         (0..jobs).map(job).collect()
     }
 
+    /// The first version of a key.
+    pub(in super::super) fn first_save(
+        incarnation: Incarnation,
+        key: &ProfileKey,
+        value: Bytes,
+    ) -> Commit {
+        let write = Change::Write {
+            key: key.clone(),
+            epoch: 0,
+            version: 0,
+            value: NewValue::Bytes(value),
+            user_ids: Vec::new(),
+            cause: Cause::Save,
+            author: String::new(),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        };
+        let (id, changes) = (CommitId(Env::system().uuid()), vec![write]);
+        let returning = Returning::HEAD;
+        Commit { id, incarnation, from: None, changes, returning, fingerprint: None }
+    }
+
+    /// Hands over many jobs on a runtime that has ended, where no thread begins. The first one is
+    /// answered.
+    fn is_answered_on_an_ended_runtime(inner: &Arc<Inner>) -> bool {
+        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
+        jobs[0].0.reply = reply;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _entered = handle.enter();
+        inner.answer_when_synced(jobs, || panic!("they are many"));
+        answer.now_or_never().is_some_and(|answer| answer.is_ok())
+    }
+
     /// Its callers would have waited for ever.
     #[test]
     fn a_sync_is_made_though_the_runtime_ends_before_its_thread_begins() {
@@ -145,15 +187,7 @@ pub(super) mod tests {
         let inner = &store.inner;
         inner.syncs.begin();
         inner.syncs.end();
-        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
-        jobs[0].0.reply = reply;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let handle = runtime.handle().clone();
-        drop(runtime);
-        let entered = handle.enter();
-        inner.answer_when_synced(jobs, || panic!("they are many"));
-        drop(entered);
-        assert!(answer.now_or_never().expect("answered").is_ok());
+        assert!(is_answered_on_an_ended_runtime(inner));
         assert!(inner.syncs.is_settled());
     }
 
@@ -165,14 +199,8 @@ pub(super) mod tests {
         let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
         let mut jobs = written(FEW, 1);
         let (reply, answer) = oneshot::channel();
-        let commit = Commit {
-            id: CommitId(Uuid::from_u128(7)),
-            incarnation: Incarnation(Uuid::from_u128(1)),
-            from: None,
-            changes: Vec::new(),
-            returning: Returning::HEAD,
-            fingerprint: None,
-        };
+        let key = ProfileKey::new("S", "global", "k").expect("a valid name");
+        let commit = first_save(Incarnation(Uuid::from_u128(1)), &key, Bytes::new());
         (jobs[0].0.reply, jobs[0].0.commits) = (reply, vec![commit]);
         jobs[0].1.push(Ok(CommitReply {
             now_ms: 1,
@@ -245,15 +273,7 @@ pub(super) mod tests {
         inner.syncs.begin();
         inner.syncs.end();
         inner.syncs.fail();
-        let (mut jobs, (reply, answer)) = (written(FEW, 1), oneshot::channel());
-        jobs[0].0.reply = reply;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let handle = runtime.handle().clone();
-        drop(runtime);
-        let entered = handle.enter();
-        inner.answer_when_synced(jobs, || panic!("they are many"));
-        drop(entered);
-        assert!(answer.now_or_never().expect("answered").is_ok());
+        assert!(is_answered_on_an_ended_runtime(inner));
         assert!(inner.syncs.has_failed());
         writing.as_mut().expect("a writer").secure(inner).expect("made good");
         assert!(inner.syncs.is_settled());

@@ -182,10 +182,9 @@ mod tests {
     use super::*;
     use crate::{
         data_store::{
-            Cause, Change, CommitId, DataStore as _, NewValue, Returning, ServerId, SqliteOptions,
-            SqliteStore, sqlite::answers::tests::Panicking,
+            Change, DataStore as _, Returning, ServerId, SqliteOptions, SqliteStore,
+            sqlite::answers::tests::{Panicking, first_save},
         },
-        env::Env,
         key::ProfileKey,
     };
 
@@ -195,32 +194,14 @@ mod tests {
         let path = dir.path().join("players.db");
         let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
         let incarnation = store.identity().await.expect("an identity").incarnation;
-        let commit = |change| Commit {
-            id: CommitId(Env::system().uuid()),
-            incarnation,
-            from: None,
-            changes: vec![change],
-            returning: Returning::HEAD,
-            fingerprint: None,
-        };
         let value = Bytes::from(vec![0u8; QUEUE_BYTES * 5 / 8]);
         let save = |name: &str| {
-            commit(Change::Write {
-                key: ProfileKey::new("S", "global", name).expect("a valid name"),
-                epoch: 0,
-                version: 0,
-                value: NewValue::Bytes(value.clone()),
-                user_ids: Vec::new(),
-                cause: Cause::Save,
-                author: String::new(),
-                keep_previous: false,
-                seal: false,
-                imported: None,
-            })
+            let key = ProfileKey::new("S", "global", name).expect("a valid name");
+            first_save(incarnation, &key, value.clone())
         };
         let id = ServerId(Uuid::from_u128(7));
-        let renewal =
-            commit(Change::RenewServer { id, revision: 1, host: None, acknowledged: Vec::new() });
+        let renew = Change::RenewServer { id, revision: 1, host: None, acknowledged: Vec::new() };
+        let renewal = Commit { changes: vec![renew], ..save("a") };
         let inner = &store.inner;
         // None of them is written.
         let writing = inner.writer.lock();
@@ -252,28 +233,9 @@ mod tests {
         let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
         let incarnation = store.identity().await.expect("an identity").incarnation;
         let key = ProfileKey::new("S", "global", "k").expect("a valid name");
-        let write = Change::Write {
-            key: key.clone(),
-            epoch: 0,
-            version: 0,
-            value: NewValue::Bytes(Bytes::from_static(b"1")),
-            user_ids: Vec::new(),
-            cause: Cause::Save,
-            author: String::new(),
-            keep_previous: false,
-            seal: false,
-            imported: None,
-        };
-        let commit = Commit {
-            id: CommitId(Env::system().uuid()),
-            incarnation,
-            from: None,
-            changes: vec![write],
-            returning: Returning::HEAD,
-            fingerprint: None,
-        };
         let (reply, answer) = oneshot::channel();
-        let (commits, turn, room) = (vec![commit], Arc::default(), None);
+        let (commits, turn, room) =
+            (vec![first_save(incarnation, &key, "1".into())], Arc::default(), None);
         let (since, queued) = (Instant::now(), real_time());
         let inner = &store.inner;
         assert!(

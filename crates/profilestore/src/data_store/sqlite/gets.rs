@@ -234,8 +234,8 @@ mod tests {
     use super::*;
     use crate::{
         data_store::{
-            Cause, Change, Commit, CommitId, DataStore as _, DataStoreExt as _, NewValue,
-            SqliteOptions, SqliteStore,
+            DataStore as _, DataStoreExt as _, SqliteOptions, SqliteStore,
+            sqlite::answers::tests::first_save,
         },
         env::{Clock, Env, SystemClock, SystemRng},
     };
@@ -255,22 +255,7 @@ mod tests {
         let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
         let incarnation = store.identity().await.expect("an identity").incarnation;
         for n in 0..count {
-            let change = Change::Write {
-                key: key(n),
-                epoch: 0,
-                version: 0,
-                value: NewValue::Bytes(value(n)),
-                user_ids: Vec::new(),
-                cause: Cause::Save,
-                author: String::new(),
-                keep_previous: false,
-                seal: false,
-                imported: None,
-            };
-            let id = CommitId(Env::system().uuid());
-            let (changes, returning) = (vec![change], Returning::HEAD);
-            let commit =
-                Commit { id, incarnation, from: None, changes, returning, fingerprint: None };
+            let commit = first_save(incarnation, &key(n), value(n));
             store.commit_one(commit).await.expect("written");
         }
         store

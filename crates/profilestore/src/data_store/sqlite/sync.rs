@@ -252,13 +252,13 @@ impl Syncs {
     pub(super) async fn seen(&self) -> Result<(), StoreError> {
         let begun = self.begun.load(SeqCst);
         let is_settled = |settled: &Settled| settled.failed || settled.through >= begun;
-        let mut failed = { *self.settled.borrow() };
-        if !is_settled(&failed) {
+        let mut found = *self.settled.borrow();
+        if !is_settled(&found) {
             let mut settled = self.settled.subscribe();
             // The sender is this store's own.
-            failed = settled.wait_for(is_settled).await.map_or_else(|_| failed, |found| *found);
+            found = settled.wait_for(is_settled).await.map_or(found, |settled| *settled);
         }
-        if failed.failed {
+        if found.failed {
             let reason = "the disk failed to sync what the read may have seen".into();
             return Err(StoreError::Unavailable { reason });
         }

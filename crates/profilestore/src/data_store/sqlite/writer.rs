@@ -399,15 +399,11 @@ fn no_reply() -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::{
         data_store::{
-            Cause, Change, CommitId, DataStore as _, NewValue, Returning, SqliteOptions,
-            SqliteStore,
+            DataStore as _, SqliteOptions, SqliteStore, sqlite::answers::tests::first_save,
         },
-        env::Env,
         key::ProfileKey,
     };
 
@@ -431,26 +427,8 @@ mod tests {
         let path = dir.path().join("players.db");
         let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store opens");
         let incarnation = store.identity().await.expect("an identity").incarnation;
-        let write = Change::Write {
-            key: ProfileKey::new("S", "global", "k").expect("a valid name"),
-            epoch: 0,
-            version: 0,
-            value: NewValue::Bytes(Bytes::from_static(b"1")),
-            user_ids: Vec::new(),
-            cause: Cause::Save,
-            author: String::new(),
-            keep_previous: false,
-            seal: false,
-            imported: None,
-        };
-        let commit = Commit {
-            id: CommitId(Env::system().uuid()),
-            incarnation,
-            from: None,
-            changes: vec![write],
-            returning: Returning::HEAD,
-            fingerprint: None,
-        };
+        let key = ProfileKey::new("S", "global", "k").expect("a valid name");
+        let commit = first_save(incarnation, &key, "1".into());
         let inner = &store.inner;
         let mut writing = inner.writer.lock();
         let writer = writing.as_mut().expect("a writer");

@@ -149,7 +149,7 @@ async fn a_save_of_a_profile_that_another_server_holds_is_no_plain_one() {
     }
 }
 
-/// One for a request can be aborted, whoever makes it. It meets its id where it keeps it.
+/// One for a request can be aborted, whichever server makes it. It meets its id where it keeps it.
 #[tokio::test]
 async fn a_lone_save_that_was_aborted_is_refused() {
     let mut watched = Watched::start(&ManualClock::default()).await;

@@ -31,6 +31,8 @@ pub(super) struct Writer {
     /// by another process.
     data_version: i64,
     contended: u32,
+    /// Since when the writer does not have the file's lock.
+    let_go: RealTime,
     /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the
     /// log began anew.
     checkpointed_at: i32,
@@ -67,6 +69,7 @@ impl Writer {
             broken: false,
             data_version: 0,
             contended: 0,
+            let_go: real_time(),
             checkpointed_at: 0,
             grew: false,
         })
@@ -151,10 +154,11 @@ impl Writer {
         inner.still_there_or_rescue(&self.conn).map_err(Failed::All)?;
         self.recover(inner)?;
         if self.contended > 0 {
-            // Another process writes too. It waits in steps of a tenth of a millisecond at first:
-            // leave it one.
             self.contended -= 1;
-            std::thread::park_timeout(Duration::from_micros(200));
+            let turn = turn_of_others(self.let_go.elapsed());
+            if !turn.is_zero() {
+                std::thread::park_timeout(turn);
+            }
         }
         match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
             Ok(_) => {
@@ -262,6 +266,7 @@ impl Writer {
             self.conn.prepare_cached("COMMIT")?.execute([])
         });
         inner.syncs.end();
+        self.let_go = real_time();
         if let Err(err) = committed {
             let full = is_full(&err);
             self.broken |= !full;
@@ -351,7 +356,14 @@ impl Writer {
             tracing::warn!(%err, "a transaction could not be rolled back");
             self.broken = true;
         }
+        self.let_go = real_time();
     }
+}
+
+/// How long a writer leaves the file's lock to another process that writes too, so long after it
+/// let go of it. One that waits looks every tenth of a millisecond at first.
+fn turn_of_others(let_go_for: Duration) -> Duration {
+    Duration::from_micros(200).saturating_sub(let_go_for)
 }
 
 /// Leaves the syncs of commits to [`super::sync`]. Checkpoints sync as before.
@@ -406,6 +418,13 @@ mod tests {
         },
         key::ProfileKey,
     };
+
+    /// Each commit of two processes that wrote in turn waited 0.2 ms, as in a hand-over.
+    #[test]
+    fn a_lock_that_was_free_for_long_is_taken_at_once() {
+        let turn = |micros| turn_of_others(Duration::from_micros(micros)).as_micros();
+        assert_eq!([turn(0), turn(150), turn(200), turn(10_000)], [200, 50, 0, 0]);
+    }
 
     /// Reads were refused until the next commit, when the sync was for one that was applied before.
     #[test]

@@ -101,7 +101,7 @@ pub(super) type Params<'a> = [&'a (dyn ToSql + Sync)];
 
 /// A statement with its parameters, to be sent with others.
 pub(crate) struct Step<'a> {
-    sql: &'static str,
+    pub(super) sql: &'static str,
     params: Vec<Box<dyn ToSql + Sync + Send + 'a>>,
 }
 

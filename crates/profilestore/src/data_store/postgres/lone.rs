@@ -24,7 +24,6 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -43,7 +42,7 @@ use super::{
         Head, SERVER_COLUMNS, Value, corrupt, get, joined_server, lease_of_text, server_columns,
         unsigned,
     },
-    trouble::Trouble,
+    trouble::{Trouble, UnknownStatements},
 };
 use crate::{
     data_store::{
@@ -181,8 +180,7 @@ pub(super) struct Lone {
     seen: Mutex<HashMap<ProfileKey, Seen>>,
     /// The server's clock when it was last heard of.
     clock: Mutex<Option<(Instant, i64)>>,
-    /// The engine does not know the statements.
-    unknown: AtomicBool,
+    unknown: UnknownStatements,
 }
 
 /// What a key's row said when a commit here was answered. May be wrong by now: then the statement
@@ -281,10 +279,11 @@ pub(super) async fn sent(lease: &mut Lease, step: &Step<'_>) -> Option<Alone> {
     Some(answer)
 }
 
-/// What its answer means. `unknown` is set if the engine does not know the statement.
+/// What its answer means. `unknown` takes in that the engine does not know the statement.
 pub(super) fn settled(
     answer: Alone,
-    unknown: &AtomicBool,
+    sql: &'static str,
+    unknown: &UnknownStatements,
     reply: impl FnOnce(&Row) -> Result<Reply, StoreError>,
 ) -> Saved {
     match answer {
@@ -294,9 +293,7 @@ pub(super) fn settled(
         },
         Alone::Nothing => Saved::NotPlain,
         Alone::Not(trouble) => {
-            if trouble.is_of_another_dialect() {
-                unknown.store(true, Relaxed);
-            }
+            unknown.note(sql, &trouble);
             tracing::debug!(?trouble, "a commit by one statement is judged by the rules");
             if trouble.is_time_limit() { Saved::TooLate(trouble) } else { Saved::NotPlain }
         }
@@ -313,7 +310,7 @@ impl Inner {
         if matches!(answer, Alone::Nothing) {
             self.lone.forget(&save.head.key);
         }
-        settled(answer, &self.lone.unknown, |row| self.reply(save, row).map(Ok))
+        settled(answer, save.step.sql, &self.lone.unknown, |row| self.reply(save, row).map(Ok))
     }
 
     /// Makes a commit a statement, if it may be a plain one.
@@ -326,7 +323,7 @@ impl Inner {
         };
         let Change::Write { user_ids, cause, author, seal, .. } = change else { return None };
         let NewValue::Bytes(value) = value else { return None };
-        if *version == 0 || self.lone.unknown.load(Relaxed) {
+        if *version == 0 {
             return None;
         }
         let seen = self.lone.of(key)?;
@@ -340,6 +337,9 @@ impl Inner {
             () if only_saves && is_held => (OWN_SAVE, true),
             () => (SAVE, false),
         };
+        if self.lone.unknown.has(sql) {
+            return None;
+        }
         let mut info = rules::new_version(change, now_ms)?;
         info.load_count = seen.load_count;
         let sum = checksum(&Covered::of(key, &info), Some(&value[..])).cast_signed();

@@ -16,10 +16,7 @@
 //! * **The host.** Where the commit asks that a host serves the game server, the server's row is
 //!   locked against another host, and has to name this one.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use tokio_postgres::Row;
@@ -33,6 +30,7 @@ use super::{
     pool::Lease,
     queue::Reply,
     state::{Head, SERVER_COLUMNS, Value, get, server_columns, server_of_row},
+    trouble::UnknownStatements,
     write,
 };
 use crate::{
@@ -114,8 +112,7 @@ pub(super) const CHANGE_AND_SAVE: &str = concat!(
 #[derive(Default)]
 pub(super) struct Remembered {
     heads: Mutex<HashMap<ProfileKey, Head>>,
-    /// The engine does not know the statements.
-    unknown: AtomicBool,
+    unknown: UnknownStatements,
 }
 
 impl Remembered {
@@ -200,12 +197,16 @@ impl Inner {
     pub(super) async fn change_alone(&self, lease: &mut Lease, commit: &Commit) -> Saved {
         let Some(mut judged) = self.judged(commit) else { return Saved::NotPlain };
         let Ok(step) = judged.step() else { return Saved::NotPlain };
+        let sql = step.sql;
+        if self.remembered.unknown.has(sql) {
+            return Saved::NotPlain;
+        }
         let Some(answer) = lone::sent(lease, &step).await else { return Saved::NotPlain };
         drop(step);
         if !matches!(answer, Alone::Committed(_)) {
             self.remembered.forget(judged.key);
         }
-        lone::settled(answer, &self.remembered.unknown, |row| {
+        lone::settled(answer, sql, &self.remembered.unknown, |row| {
             let reply = judged.reply(row, self.test_time())?;
             self.remembered.note(judged.batch.head(judged.key)?);
             Ok(reply)
@@ -214,9 +215,6 @@ impl Inner {
 
     fn judged<'c>(&self, commit: &'c Commit) -> Option<Judged<'c>> {
         let key = changed(commit)?;
-        if self.remembered.unknown.load(Relaxed) {
-            return None;
-        }
         let before = self.remembered.of(key)?;
         let (now_ms, clock) = self.stored_at()?;
         if before.shows_inbox(commit.returning) || now_ms < before.replaced().stored_ms {

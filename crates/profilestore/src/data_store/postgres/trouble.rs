@@ -1,5 +1,6 @@
 //! What goes wrong between us and the server, and what it means to the caller.
 
+use parking_lot::Mutex;
 use tokio_postgres::{
     Error,
     error::{DbError, SqlState},
@@ -111,7 +112,7 @@ impl Trouble {
     }
 
     /// True when the engine does not know the statement at all.
-    pub(super) fn is_of_another_dialect(&self) -> bool {
+    fn is_of_another_dialect(&self) -> bool {
         let Self::Postgres(err) = self else { return false };
         err.code().is_some_and(|code| {
             [SqlState::SYNTAX_ERROR, SqlState::UNDEFINED_FUNCTION, SqlState::FEATURE_NOT_SUPPORTED]
@@ -131,6 +132,24 @@ impl Trouble {
             }
             Self::Silent => false,
             Self::Store(_) => true,
+        }
+    }
+}
+
+/// The statements that the engine does not know. It may know the others, so each counts by itself.
+#[derive(Default)]
+pub(super) struct UnknownStatements(Mutex<Vec<&'static str>>);
+
+impl UnknownStatements {
+    pub(super) fn has(&self, sql: &'static str) -> bool {
+        self.0.lock().contains(&sql)
+    }
+
+    /// Takes in why a statement failed.
+    pub(super) fn note(&self, sql: &'static str, trouble: &Trouble) {
+        let mut unknown = self.0.lock();
+        if trouble.is_of_another_dialect() && !unknown.contains(&sql) {
+            unknown.push(sql);
         }
     }
 }

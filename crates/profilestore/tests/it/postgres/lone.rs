@@ -66,6 +66,19 @@ impl Watched {
         Self { server, stores, seen: 0 }
     }
 
+    /// Lets the statements that are `like` this fail from now on, as where the engine does not know
+    /// them.
+    pub(super) fn do_not_know(&self, like: &str) {
+        let sql = format!(
+            "CREATE FUNCTION profilestore.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_query() LIKE '{like}' THEN \
+             RAISE EXCEPTION 'not known' USING ERRCODE = '0A000'; END IF; RETURN NEW; END $$; \
+             CREATE TRIGGER refuse BEFORE UPDATE ON profilestore.head FOR EACH ROW \
+             EXECUTE FUNCTION profilestore.refuse()"
+        );
+        self.server.sql(&sql).unwrap();
+    }
+
     /// How many lone saves were sent as one statement since statements were last asked for.
     fn lone_saves(&mut self) -> usize {
         let begin = [

@@ -126,6 +126,27 @@ async fn an_own_save_whose_servers_row_is_gone_is_saved() {
     assert!(!is_in_settled(&watched, commit.id), "it is the holder's all the same");
 }
 
+/// One flag stood for all three statements: no save was one any more.
+#[tokio::test]
+async fn a_statement_that_the_engine_does_not_know_keeps_no_other_from_being_sent() {
+    let mut watched = Watched::start(&ManualClock::default()).await;
+    let store = watched.stores[0].clone();
+    let (server, mut before) = held(&store, "p").await;
+    let free = begun(&store, "q").await;
+    watched.do_not_know("WITH seen AS MATERIALIZED%");
+    for tried in [true, false] {
+        let commit = own(&store, server, keeping(write(&before, "3"))).await;
+        watched.statements();
+        before = store.commit_one(commit).await.unwrap().states.remove(0);
+        let said = watched.statements();
+        assert_eq!(said[0].contains(KEEPING), tried, "{said:?}");
+    }
+    let commit = own(&store, server, write(&before, "4")).await;
+    one_statement(&mut watched, &commit, OWN).await;
+    let commit = make(&store, vec![write(&free, "2")]).await;
+    one_statement(&mut watched, &commit, OF_ANYBODY).await;
+}
+
 /// The rules judge it: its holder is to hear of it.
 #[tokio::test]
 async fn a_save_of_a_profile_that_another_server_holds_is_no_plain_one() {

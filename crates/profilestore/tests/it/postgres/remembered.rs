@@ -131,6 +131,27 @@ async fn a_change_of_a_profile_that_was_looked_at_is_one_statement() {
     assert_eq!(kept(2).await.as_deref(), Some(&b"saved"[..]));
 }
 
+/// One flag stood for both statements: no change of a lease was one any more.
+#[tokio::test]
+async fn where_the_engine_does_not_know_the_statement_of_an_end_a_take_is_one_statement() {
+    let mut watched = Watched::start(&ManualClock::default()).await;
+    let store = watched.stores[0].clone();
+    let server = registered(&store, None).await;
+    begun(&store, "p").await;
+    watched.do_not_know("%, version = $33,%");
+    for tried in [true, false] {
+        let found = state(&store, &key("p")).await;
+        let end = make(&store, vec![write(&found, "saved"), lease(&found, None)]).await;
+        watched.statements();
+        let ended = store.commit_one(end).await.unwrap().states.remove(0);
+        let said = watched.statements();
+        assert_eq!(said[0].contains(", version = $33,"), tried, "{said:?}");
+        assert_eq!(ended.version, found.version + 1);
+    }
+    let found = state(&store, &key("p")).await;
+    one_statement(&mut watched, vec![lease(&found, Some(server))], Returning::HEAD).await;
+}
+
 /// The holder hears of another server's request, and only of that.
 #[tokio::test]
 async fn a_change_by_one_statement_leaves_notices() {

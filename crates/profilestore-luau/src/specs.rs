@@ -144,8 +144,8 @@ pub(crate) struct Collector {
     done: Notify,
 }
 
-/// How many steps of [`Limits::step`] a test for which no time passes may go on for, and what the
-/// tests left behind: a minute.
+/// How many steps of [`Limits::step`] a test or a game for which no time passes may go on for, and
+/// what the tests left behind: a minute.
 pub(crate) const STEPS: u32 = 6;
 
 /// How far the tests are: how many are over, and whether one is under way.

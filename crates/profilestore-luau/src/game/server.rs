@@ -134,6 +134,16 @@ impl Server {
         self.vm.scheduler().drop_calls();
     }
 
+    /// Whether no script runs on it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.vm.scheduler().is_closed()
+    }
+
+    /// Prints a line that none of its scripts has made.
+    pub(super) fn line(&self, kind: Line, text: &str) {
+        self.vm.scheduler().line(kind, text);
+    }
+
     /// No script runs from now on.
     pub(super) fn stop(&self) {
         self.vm.scheduler().close();

@@ -2,23 +2,40 @@
 
 use std::time::Duration;
 
-use profilestore_luau::{Limits, SpecReport};
+use profilestore_luau::{Limits, Line, SpecReport};
 
-use crate::specs::{problem, test_within, words};
+use crate::{
+    Ran, run,
+    specs::{problem, test_within, words},
+};
 
-/// Runs a file of tests with little real time.
-fn poor(tests: &str) -> SpecReport {
+const CALLS: &str = "local Messages = game:GetService('MessagingService')
+    local function call() Messages:SubscribeAsync('topic', print):Disconnect() end
+    local function call_for_ever() while true do call() end end";
+
+/// Little real time.
+fn little() -> Limits {
     let mut limits = Limits::default();
     limits.step = Duration::from_millis(500);
+    limits
+}
+
+/// Plays a script with it.
+fn play(source: &str) -> Ran {
+    let limits = little();
+    let until = Duration::from_secs(60);
+    run(&format!("{CALLS}\n{source}"), |game| game.limits(limits).until(until))
+}
+
+/// Runs a file of tests with it.
+fn poor(tests: &str) -> SpecReport {
     let source = format!(
-        "local Messages = game:GetService('MessagingService')
-        local function call() Messages:SubscribeAsync('topic', print):Disconnect() end
-        local function call_for_ever() while true do call() end end
+        "{CALLS}
         return function()
             {tests}
         end"
     );
-    test_within(limits, &source, |_| {})
+    test_within(little(), &source, |_| {})
 }
 
 const STOPPED: &str = "the test was stopped: it had run for 3s, and no time had passed";
@@ -75,4 +92,28 @@ fn a_function_of_bind_to_close_for_which_no_time_passes_is_stopped() {
     let report = poor("it('binds', function() game:BindToClose(call_for_ever) end)");
     assert_eq!(words(&report), ["Some/binds passed", "(the end of the game) failed"], "{report:?}");
     assert!(problem(&report, 1).contains("closed for 3s"), "{report:?}");
+}
+
+/// It never ended, whatever `until` said.
+#[test]
+fn a_game_whose_calls_are_answered_at_once_is_stopped_and_closes() {
+    let ran = play(
+        "game:BindToClose(function() call() task.wait(1) print('closed') end)
+        while true do pcall(call_for_ever) end",
+    );
+    let errors = ran.recorder.texts(Line::Error);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].starts_with("the game was stopped: for 3s no time had passed"), "{errors:?}");
+    assert_eq!(ran.recorder.texts(Line::Print), ["closed"]);
+    assert_eq!(ran.report.failures, 1);
+}
+
+/// It never ended either.
+#[test]
+fn a_game_for_whose_end_no_time_passes_is_stopped() {
+    let ran = play("game:BindToClose(call_for_ever)");
+    let errors = ran.recorder.texts(Line::Error);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].starts_with("the game was stopped while it closed"), "{errors:?}");
+    assert_eq!(ran.report.failures, 1);
 }

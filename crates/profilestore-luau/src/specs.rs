@@ -70,7 +70,8 @@ pub struct SpecResult {
     /// How long it took, really.
     pub took: Duration,
     /// The last calls that [`GameBuilder::errors`](crate::GameBuilder::errors) made fail while it
-    /// ran, or between the test before and it: at most 5.
+    /// ran, or between the test before and it: at most 5. Also those that were made again, and then
+    /// succeeded.
     pub failed_calls: Vec<String>,
 }
 

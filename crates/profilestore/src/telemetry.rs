@@ -165,6 +165,12 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
         "calls that gave up waiting for the lock",
     ),
     (
+        Counter,
+        "profilestore_sqlite_sync_failures_total",
+        Unit::Count,
+        "syncs of the write-ahead log that failed",
+    ),
+    (
         Gauge,
         "profilestore_postgres_queue_commits",
         Unit::Count,

@@ -115,7 +115,7 @@ pub(super) mod tests {
     use futures_util::FutureExt as _;
     use metrics::{
         Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-        with_local_recorder,
+        atomics::AtomicU64, with_local_recorder,
     };
     use tokio::{sync::oneshot, time::Instant};
     use uuid::Uuid;
@@ -231,6 +231,36 @@ pub(super) mod tests {
         }
         fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
             panic!("a panic on purpose")
+        }
+    }
+
+    /// Counts one counter.
+    pub(in super::super) struct Counting {
+        name: &'static str,
+        count: Arc<AtomicU64>,
+    }
+
+    impl Counting {
+        /// And what it has counted.
+        pub(in super::super) fn of(name: &'static str) -> (Self, Arc<AtomicU64>) {
+            let count = Arc::<AtomicU64>::default();
+            (Self { name, count: count.clone() }, count)
+        }
+    }
+
+    impl Recorder for Counting {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let is_it = key.name() == self.name;
+            if is_it { Counter::from_arc(self.count.clone()) } else { Counter::noop() }
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
         }
     }
 

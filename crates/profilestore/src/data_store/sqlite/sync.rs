@@ -23,7 +23,7 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::SeqCst},
     time::Duration,
 };
@@ -58,6 +58,8 @@ pub(super) type Written = Vec<(Job, Vec<Reply>)>;
 pub(super) struct Syncs {
     /// None: commits are not synced.
     log: Option<File>,
+    /// The file's, for errors.
+    path: PathBuf,
     /// Held during a sync.
     turn: Mutex<()>,
     waiting: Mutex<Waiting>,
@@ -114,6 +116,7 @@ impl Syncs {
     pub(super) fn none() -> Self {
         Self {
             log: None,
+            path: PathBuf::new(),
             turn: Mutex::default(),
             waiting: Mutex::default(),
             enough: Condvar::new(),
@@ -137,7 +140,9 @@ impl Syncs {
             Ok((is_log, file))
         });
         let why = match looked {
-            Ok((true, file)) => return Ok(Self { log: Some(file), ..Self::none() }),
+            Ok((true, file)) => {
+                return Ok(Self { log: Some(file), path: path.to_owned(), ..Self::none() });
+            }
             Ok((false, _)) => "it was replaced while the file was opened; try again".into(),
             Err(err) => err.to_string(),
         };
@@ -185,7 +190,7 @@ impl Syncs {
         let (wanted, committed) = (transactions.load(SeqCst), self.committed.load(SeqCst));
         let settled = *self.settled.borrow();
         if settled.failed {
-            return Err("an earlier sync of the log failed".into());
+            return Err(self.named("an earlier sync of the log failed"));
         }
         if settled.through >= wanted {
             return Ok(());
@@ -196,9 +201,15 @@ impl Syncs {
             Err(_) => settled.failed = true,
         });
         synced.map_err(|err| {
-            tracing::warn!(%err, "the log could not be synced");
-            format!("the disk failed to sync the log: {err}")
+            metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
+            tracing::warn!(path = %self.path.display(), %err, "the log could not be synced");
+            self.named(&format!("the disk failed to sync the log: {err}"))
         })
+    }
+
+    /// An error, with the file that it is about.
+    fn named(&self, what: &str) -> String {
+        format!("{what}: path=`{}`", self.path.display())
     }
 
     /// Makes good a sync that failed: writes all of the log again, and syncs it. While that fails,
@@ -217,13 +228,13 @@ impl Syncs {
             let ended = conn.execute_batch("ROLLBACK").map_err(|err| err.to_string());
             written.and(ended)
         });
-        done.map(|()| tracing::warn!("all of the log was written again, after a failed sync"))
-            .map_err(|why| StoreError::Unavailable {
-                reason: format!(
-                    "the disk failed to sync the log, and the log cannot be written again yet: \
-                     {why}"
-                ),
-            })
+        if let Err(why) = done {
+            let what = "the disk failed to sync the log, and the log cannot be written again yet";
+            return Err(StoreError::Unavailable { reason: self.named(&format!("{what}: {why}")) });
+        }
+        let path = self.path.display();
+        tracing::warn!(%path, "all of the log was written again, after a failed sync");
+        Ok(())
     }
 
     /// Whether a thread syncs, or was asked for.
@@ -259,7 +270,7 @@ impl Syncs {
             found = settled.wait_for(is_settled).await.map_or(found, |settled| *settled);
         }
         if found.failed {
-            let reason = "the disk failed to sync what the read may have seen".into();
+            let reason = self.named("the disk failed to sync what the read may have seen");
             return Err(StoreError::Unavailable { reason });
         }
         Ok(())
@@ -334,9 +345,13 @@ mod tests {
     use std::{os::fd::OwnedFd, time::SystemTime};
 
     use futures_util::FutureExt as _;
+    use metrics::with_local_recorder;
 
     use super::*;
-    use crate::data_store::{SqliteOptions, SqliteStore, sqlite::answers::tests::written};
+    use crate::data_store::{
+        SqliteOptions, SqliteStore,
+        sqlite::answers::tests::{Counting, written},
+    };
 
     /// How many jobs the next sync is for.
     fn taken(syncs: &Syncs) -> usize {
@@ -421,14 +436,20 @@ mod tests {
         let connect = || store.inner.another_writer().expect("a connection");
         // A pipe cannot be synced.
         let (pipe, _) = std::io::pipe().expect("a pipe");
-        let mut syncs = Syncs { log: Some(File::from(OwnedFd::from(pipe))), ..Syncs::none() };
+        let log = Some(File::from(OwnedFd::from(pipe)));
+        let mut syncs = Syncs { log, path: path.clone(), ..Syncs::none() };
         syncs.begin();
         syncs.end();
         let mut read = Box::pin(syncs.seen());
         assert!(read.as_mut().now_or_never().is_none());
-        assert!(syncs.sync().expect_err("no sync").contains("the disk failed to sync the log"));
+        let (counting, failures) = Counting::of("profilestore_sqlite_sync_failures_total");
+        let named = format!("path=`{}`", path.display());
+        for text in ["the disk failed to sync the log", "an earlier sync of the log failed"] {
+            let err = with_local_recorder(&counting, || syncs.sync()).expect_err("no sync");
+            assert!(err.contains(text) && err.contains(&named), "{err}");
+        }
+        assert_eq!(failures.load(SeqCst), 1);
         assert!(read.await.is_err());
-        assert_eq!(syncs.sync(), Err("an earlier sync of the log failed".into()));
         assert!(!syncs.is_settled());
         let name = beside(&path, "-wal");
         let log = OpenOptions::new().read(true).write(true).open(&name).expect("the log");

@@ -16,11 +16,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::schema::beside;
+use super::{log_frames::Committed, schema::beside};
 
 /// How much of the index is read: its header, and how far the log is copied. SQLite documents it in
-/// `walformat.html`; numbers are in the machine's own order.
+/// `walformat.html`; numbers are in the machine's own order, but for the salts.
 const INDEX_BYTES: usize = 136;
+const FRAMES_AT: usize = 16;
+const SUM_AT: usize = 24;
 const SALTS_AT: usize = 32;
 const COPIED_AT: usize = 96;
 const ATTEMPTED_AT: usize = 128;
@@ -73,6 +75,18 @@ impl Contents {
 
     pub(super) fn log(&self) -> io::Result<Log> {
         self.index.read()
+    }
+
+    /// What SQLite takes the log to hold. Holds still only as long as no process may write to it.
+    pub(super) fn committed(&self) -> io::Result<Committed> {
+        let bytes = self.index.bytes()?;
+        let number = |at| number_at(&bytes, at);
+        Ok(Committed {
+            frames: number(FRAMES_AT),
+            sum: [number(SUM_AT), number(SUM_AT + 4)],
+            // As they lie there: SQLite copies their bytes.
+            salts: [number(SALTS_AT), number(SALTS_AT + 4)].map(u32::to_ne_bytes),
+        })
     }
 
     /// Judges a file that was looked at after `before` had been read.
@@ -137,14 +151,15 @@ impl Index {
         Ok(Self { path, file, id })
     }
 
-    fn read(&self) -> io::Result<Log> {
+    fn bytes(&self) -> io::Result<[u8; INDEX_BYTES]> {
         let mut bytes = [0; INDEX_BYTES];
         self.file.read_exact_at(&mut bytes, 0)?;
-        let number = |at: usize| {
-            let mut number = [0; 4];
-            number.copy_from_slice(&bytes[at..at + 4]);
-            u32::from_ne_bytes(number)
-        };
+        Ok(bytes)
+    }
+
+    fn read(&self) -> io::Result<Log> {
+        let bytes = self.bytes()?;
+        let number = |at| number_at(&bytes, at);
         let salts = (u64::from(number(SALTS_AT)) << 32) | u64::from(number(SALTS_AT + 4));
         Ok(Log { salts, copied: number(COPIED_AT), attempted: number(ATTEMPTED_AT) })
     }
@@ -159,6 +174,12 @@ impl Drop for Index {
             open.remove(&self.id);
         }
     }
+}
+
+fn number_at(bytes: &[u8; INDEX_BYTES], at: usize) -> u32 {
+    let mut number = [0; 4];
+    number.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_ne_bytes(number)
 }
 
 pub(super) fn id_of(file: &Metadata) -> (u64, u64) {

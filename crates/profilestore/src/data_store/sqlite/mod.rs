@@ -52,6 +52,7 @@ mod inbox;
 mod kept;
 mod known;
 mod links;
+mod log_frames;
 mod mend;
 mod migrate;
 mod nameless;
@@ -345,8 +346,7 @@ impl SqliteStore {
     }
 
     /// Fails with [`StoreError::TakenAway`] once the store's files were deleted, replaced or
-    /// overwritten. Each commit looks by itself; this is for a program's end. Waits for the disk
-    /// for microseconds.
+    /// overwritten. Each commit looks by itself; this is for a program's end. Takes microseconds.
     pub fn check_files(&self) -> Result<(), StoreError> {
         self.inner.still_there()
     }

@@ -17,12 +17,12 @@
 //!   unknown, and nothing is written, read or copied into the file until all of the log has been
 //!   written again and synced. To copy it into the file is not enough: a crash of the machine
 //!   leaves a log that ends in the middle, and its pages would then hide newer ones in the file. A
-//!   log that a process has left behind is written again by the next one that opens it.
+//!   log that a process has left behind is written again by the next one that opens it. What the
+//!   system has given up by then is lost (`log_frames.rs`), and the store has to be opened anew.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
     io,
-    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::SeqCst},
     time::Duration,
@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 use super::{
     busy::wait_while_busy,
+    log_frames::{Lost, write_again},
     queue::{BATCH_BYTES, Job, Reply},
     schema::beside,
 };
@@ -47,9 +48,6 @@ const GATHER_LEAST: Duration = Duration::from_millis(1);
 
 /// A disk that stalls once must not make callers wait long afterwards.
 const GATHER_MOST: Duration = Duration::from_millis(5);
-
-/// How much of the log is written again at once.
-const PIECE: u64 = 16 << 20;
 
 /// Jobs of one transaction, and what becomes of them once it is on the disk.
 pub(super) type Written = Vec<(Job, Vec<Reply>)>;
@@ -90,6 +88,8 @@ struct Settled {
     through: u64,
     /// A sync failed, and the log has not been written again since.
     failed: bool,
+    /// It never will be, because of what is lost of it.
+    lost: Option<Lost>,
 }
 
 /// Which jobs a sync waits for.
@@ -214,27 +214,54 @@ impl Syncs {
 
     /// Makes good a sync that failed: writes all of the log again, and syncs it. While that fails,
     /// nothing is to be written. `conn` is the writer's and in no transaction; it waits for so long
-    /// for the lock under which no process writes to the log.
-    pub(super) fn secure(&self, conn: &Connection, wait: Duration) -> Result<(), StoreError> {
-        let Some(log) = self.log.as_ref().filter(|_| self.has_failed()) else { return Ok(()) };
-        let locked = wait_while_busy(wait, || conn.execute_batch("BEGIN IMMEDIATE"));
-        let done = locked.map_err(|err| err.to_string()).and_then(|()| {
-            let _turn = self.turn.lock();
-            let committed = self.committed.load(SeqCst);
-            let written = write_again(log).map_err(|err| err.to_string());
-            if written.is_ok() {
-                self.settled.send_replace(Settled { through: committed, failed: false });
-            }
-            let ended = conn.execute_batch("ROLLBACK").map_err(|err| err.to_string());
-            written.and(ended)
-        });
-        if let Err(why) = done {
-            let what = "the disk failed to sync the log, and the log cannot be written again yet";
-            return Err(StoreError::Unavailable { reason: self.named(&format!("{what}: {why}")) });
-        }
+    /// for the lock under which no process writes to the log. `look` tells what is lost of it.
+    pub(super) fn secure(
+        &self,
+        conn: &Connection,
+        wait: Duration,
+        look: impl FnOnce(&File) -> io::Result<Option<Lost>>,
+    ) -> Result<(), StoreError> {
+        let Settled { failed, lost, .. } = *self.settled.borrow();
+        let Some(log) = self.log.as_ref().filter(|_| failed) else { return Ok(()) };
+        // A later log that is whole tells nothing: the file may have got pages of this one.
+        let done = if lost.is_some() { Ok(lost) } else { self.rewrite(log, conn, wait, look) };
+        let why = match done {
+            Ok(None) => return Ok(()),
+            Ok(Some(lost)) => lost.to_string(),
+            Err(err) => format!("the log cannot be written again yet: {err}"),
+        };
+        let reason = self.named(&format!("the disk failed to sync the log, and {why}"));
+        Err(StoreError::Unavailable { reason })
+    }
+
+    /// Answers with what is lost of the log. Otherwise it is made good.
+    fn rewrite(
+        &self,
+        log: &File,
+        conn: &Connection,
+        wait: Duration,
+        look: impl FnOnce(&File) -> io::Result<Option<Lost>>,
+    ) -> Result<Option<Lost>, String> {
+        let text = |err: rusqlite::Error| err.to_string();
+        wait_while_busy(wait, || conn.execute_batch("BEGIN IMMEDIATE")).map_err(text)?;
+        let _turn = self.turn.lock();
+        let through = self.committed.load(SeqCst);
+        // From the sync on the system gives up nothing that the disk has not got.
+        let found = write_again(log).and_then(|()| look(log));
         let path = self.path.display();
-        tracing::warn!(%path, "all of the log was written again, after a failed sync");
-        Ok(())
+        match &found {
+            Ok(None) => {
+                self.settled.send_replace(Settled { through, ..Settled::default() });
+                tracing::warn!(%path, "all of the log was written again, after a failed sync");
+            }
+            Ok(Some(lost)) => {
+                self.settled.send_modify(|settled| settled.lost = Some(*lost));
+                tracing::error!(%path, %lost, "the log cannot be made good");
+            }
+            Err(_) => {}
+        }
+        let ended = conn.execute_batch("ROLLBACK").map_err(text);
+        found.map_err(|err| err.to_string()).and_then(|lost| ended.map(|()| lost))
     }
 
     /// Whether a thread syncs, or was asked for.
@@ -324,20 +351,6 @@ pub(super) fn sync_log(path: &Path) -> Result<(), StoreError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// Writes what a file holds in its place, so that the system takes none of it for written, and
-/// syncs it.
-pub(super) fn write_again(log: &File) -> io::Result<()> {
-    let (bytes, mut at) = (log.metadata()?.len(), 0);
-    let mut piece = Vec::new();
-    while at < bytes {
-        piece.resize(usize::try_from(PIECE.min(bytes - at)).unwrap_or_default(), 0);
-        log.read_exact_at(&mut piece, at)?;
-        log.write_all_at(&piece, at)?;
-        at += piece.len() as u64;
-    }
-    log.sync_data()
 }
 
 #[cfg(test)]
@@ -466,7 +479,8 @@ mod tests {
         };
         // Another process is writing to it.
         another.execute_batch("BEGIN IMMEDIATE").expect("the lock");
-        match syncs.secure(&writer, Duration::ZERO) {
+        let look = |log: &File| store.inner.lost_frames(log);
+        match syncs.secure(&writer, Duration::ZERO, look) {
             Err(StoreError::Unavailable { reason }) => {
                 assert!(reason.contains("cannot be written again yet"), "{reason}");
             }
@@ -477,7 +491,7 @@ mod tests {
         another.execute_batch("ROLLBACK").expect("the lock is free");
         // A read is not in the way.
         reader.execute_batch("BEGIN; SELECT count(*) FROM head").expect("a read");
-        syncs.secure(&writer, Duration::ZERO).expect("written again");
+        syncs.secure(&writer, Duration::ZERO, look).expect("written again");
         assert!(is_written() && writer.is_autocommit());
         assert_eq!(std::fs::read(&name).expect("the log"), bytes);
         assert!(syncs.is_settled());

@@ -27,8 +27,8 @@ use super::{
     contents::{Contents, Found, Written, id_of},
     holder,
     kept::{How, Kept, decide},
+    log_frames::{self, Lost, write_again},
     schema::{self, Role, beside},
-    sync::write_again,
 };
 use crate::data_store::StoreError;
 
@@ -117,7 +117,8 @@ impl Guard {
 
     /// Writes again what a process left in the log that ended without closing the store. A sync of
     /// it may have failed, which no later one tells. A log that another process is using is left
-    /// alone: it may be long, and no process could commit meanwhile.
+    /// alone: it may be long, and no process could commit meanwhile. One that ends in the middle,
+    /// after a loss of power, is whole: SQLite has counted its frames when it was opened.
     fn write_log_again(
         &self,
         conn: &Connection,
@@ -128,22 +129,33 @@ impl Guard {
         }
         let opened = OpenOptions::new().read(true).write(true).open(beside(&self.path, "-wal"));
         let written = opened.and_then(|log| {
-            let is_log = self.is_log(&log.metadata()?);
-            if is_log { write(&log) } else { Ok(()) }
+            if !self.is_log(&log.metadata()?) {
+                return Ok(None);
+            }
+            write(&log)?;
+            self.lost_frames(&log)
         });
         if let Err(err) = conn.execute_batch("ROLLBACK") {
             tracing::warn!(%err, "a transaction could not be rolled back");
         }
-        written.map_err(|err| {
-            keep_log(conn);
-            StoreError::Unavailable {
-                reason: format!(
-                    "the file's log was left behind by a program that ended, and cannot be written \
-                     again, as it has to be before it is used: {err}: path=`{}`",
-                    self.path.display()
-                ),
-            }
+        let why = match written {
+            Ok(None) => return Ok(()),
+            Ok(Some(lost)) => lost.to_string(),
+            Err(err) => err.to_string(),
+        };
+        keep_log(conn);
+        Err(StoreError::Unavailable {
+            reason: format!(
+                "the file's log was left behind by a program that ended, and cannot be written \
+                 again, as it has to be before it is used: {why}: path=`{}`",
+                self.path.display()
+            ),
         })
+    }
+
+    /// What is lost of the log. No process may write to it meanwhile.
+    fn lost_frames(&self, log: &File) -> io::Result<Option<Lost>> {
+        log_frames::lost(log, &self.contents.committed()?)
     }
 
     /// Whether this is the log.
@@ -324,6 +336,11 @@ impl Inner {
         }
     }
 
+    /// What is lost of the log. No process may write to it meanwhile.
+    pub(super) fn lost_frames(&self, log: &File) -> io::Result<Option<Lost>> {
+        self.guard.as_ref().map_or(Ok(None), |guard| guard.lost_frames(log))
+    }
+
     /// A connection that reads.
     pub(super) fn reader(&self) -> Result<Connection, StoreError> {
         self.still_there()?;
@@ -345,7 +362,7 @@ fn not_looked_at(path: &Path, err: &io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::{os::unix::fs::FileExt as _, time::SystemTime};
 
     use super::*;
     use crate::data_store::{SqliteOptions, SqliteStore};
@@ -375,7 +392,35 @@ mod tests {
         drop((opened, another));
     }
 
-    /// It was copied into the file all the same.
+    /// What a loss of power leaves is no log that has lost something while it was in use.
+    #[test]
+    fn a_log_that_was_left_behind_and_ends_in_the_middle_is_used_up_to_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let conn = store.inner.another_writer().expect("a connection");
+        for name in ["a", "b"] {
+            let sql = "INSERT INTO meta (name, value) VALUES (?1, x'00')";
+            conn.execute(sql, [name]).expect("written");
+        }
+        let left = dir.path().join("left.db");
+        for more in ["", "-wal"] {
+            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
+        }
+        let log = OpenOptions::new().write(true).open(beside(&left, "-wal")).expect("the log");
+        log.set_len(log.metadata().expect("a log").len() - 1).expect("cut");
+        let opened = SqliteStore::open(&left, SqliteOptions::default()).expect("the store opens");
+        let found: String = opened
+            .inner
+            .another_writer()
+            .expect("a connection")
+            .query_row("SELECT group_concat(name) FROM meta WHERE name < 'c'", [], |row| row.get(0))
+            .expect("names");
+        assert_eq!(found, "a");
+    }
+
+    /// It was copied into the file all the same. So was what the system took for the log after it
+    /// had given up a page.
     #[test]
     fn a_log_that_was_left_behind_and_cannot_be_written_is_left_as_it_is() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -385,13 +430,20 @@ mod tests {
         let conn = store.inner.another_writer().expect("a connection");
         conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
         let full = |_: &File| Err(io::Error::from(io::ErrorKind::StorageFull));
-        match guard.write_log_again(&conn, full) {
-            Err(StoreError::Unavailable { reason }) => {
-                assert!(reason.contains("cannot be written again"), "{reason}");
+        let loses = |log: &File| log.write_all_at(b"~", log.metadata()?.len() - 4000);
+        for (refused, why) in [
+            (guard.write_log_again(&conn, full), io::ErrorKind::StorageFull.to_string()),
+            (guard.write_log_again(&conn, loses), "the log lost ".to_owned()),
+        ] {
+            match refused {
+                Err(StoreError::Unavailable { reason }) => {
+                    assert!(reason.contains("cannot be written again"), "{reason}");
+                    assert!(reason.contains(&why), "{reason}");
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
+            assert!(conn.is_autocommit());
         }
-        assert!(conn.is_autocommit());
         keep_log(&store.inner.writer.lock().as_ref().expect("a writer").conn);
         drop(store);
         drop(conn);

@@ -1,6 +1,7 @@
 //! The writer: a connection that puts commits into transactions.
 
 use std::{
+    fs::File,
     sync::Arc,
     time::{Duration, Instant as RealTime},
 };
@@ -295,7 +296,8 @@ impl Writer {
         }
         // A panic may have left its transaction open.
         self.roll_back();
-        inner.syncs.secure(&self.conn, inner.options.lock_wait())
+        let look = |log: &File| inner.lost_frames(log);
+        inner.syncs.secure(&self.conn, inner.options.lock_wait(), look)
     }
 
     /// Sees to it that all of the log is on the disk, before it is copied into the file and

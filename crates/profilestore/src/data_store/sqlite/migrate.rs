@@ -26,18 +26,27 @@ use crate::{
 const PIECE: u32 = 64;
 
 /// Opens the file, makes its tables when it is new, migrates it when it is of an earlier format,
-/// and gives a connection that may write.
-pub(super) fn open_or_create(
+/// and gives a connection that may write. `guard` sees to a log that was left behind, before the
+/// migration copies it into the file.
+pub(super) fn open_or_create<G>(
     path: &Path,
     options: &SqliteOptions,
-) -> Result<Connection, StoreError> {
-    let failed = |err: rusqlite::Error| cannot_open(path, &err);
+    guard: impl FnOnce(&Connection) -> Result<G, StoreError>,
+) -> Result<(Connection, G), StoreError> {
     let conn = schema::open_or_create(path, options)?;
-    conn.busy_timeout(options.lock_wait()).map_err(failed)?;
-    migrate(&conn, path, options.env.unix_ms())?;
+    let wait = |limit| conn.busy_timeout(limit).map_err(|err| cannot_open(path, &err));
+    wait(options.lock_wait())?;
+    // From this read on the log's files are there.
+    let found = schema::identify(&conn, path)?;
     // The writer waits for locks in its own way.
-    conn.busy_timeout(Duration::ZERO).map_err(failed)?;
-    Ok(conn)
+    wait(Duration::ZERO)?;
+    let guard = guard(&conn)?;
+    if let Found::Earlier { .. } = found {
+        wait(options.lock_wait())?;
+        migrate(&conn, path, options.env.unix_ms())?;
+        wait(Duration::ZERO)?;
+    }
+    Ok((conn, guard))
 }
 
 /// Brings an opened file to the newest step, if it is not there.
@@ -253,4 +262,44 @@ fn add_checksums(conn: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
         "ALTER TABLE version ADD COLUMN checksum INTEGER; ALTER TABLE outcome RENAME TO settled",
     )?;
     Ok(spoiled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::data_store::{
+        SqliteStore,
+        sqlite::{schema::beside, taken_away::Guard},
+    };
+
+    /// The migration copied it into the file first, and what a failed sync had left in it was
+    /// written again too late.
+    #[test]
+    fn a_log_that_was_left_behind_is_seen_to_before_a_migration() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let options = SqliteOptions::default();
+        let store = SqliteStore::open(&path, options.clone()).expect("the store opens");
+        // As before step 8.
+        let earlier = "ALTER TABLE head DROP COLUMN last_save; \
+            UPDATE meta SET value = CAST('7' AS BLOB) WHERE name = 'step'";
+        let conn = store.inner.another_writer().expect("a connection");
+        conn.execute_batch(earlier).expect("written");
+        let left = dir.path().join("left.db");
+        let [file, log] = ["", "-wal"].map(|more| {
+            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
+            fs::read(beside(&left, more)).expect("a copy")
+        });
+        let (conn, _) = open_or_create(&left, &options, |conn| {
+            assert_eq!(schema::step(conn).expect("a step"), 7);
+            assert!(fs::read(&left).expect("the file") == file, "it is as it was");
+            assert!(fs::read(beside(&left, "-wal")).expect("the log") == log, "it is as it was");
+            Guard::new(&left, conn)
+        })
+        .expect("the store opens");
+        assert_eq!(schema::step(&conn).expect("a step"), STEPS);
+        assert!(fs::read(&left).expect("the file") != file, "it was migrated");
+    }
 }

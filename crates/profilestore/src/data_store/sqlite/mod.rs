@@ -237,8 +237,8 @@ impl SqliteStore {
         let path = schema::real(path.as_ref());
         kept::refuse_beside_kept(&path)?;
         nameless::refuse_nameless_log(&path)?;
-        let conn = migrate::open_or_create(&path, &options)?;
-        let guard = taken_away::Guard::new(&path, &conn)?;
+        let (conn, guard) =
+            migrate::open_or_create(&path, &options, |conn| taken_away::Guard::new(&path, conn))?;
         let syncs = match options.durable {
             true => sync::Syncs::of(&path, |log| guard.is_log(log))?,
             false => sync::Syncs::none(),

@@ -8,30 +8,64 @@ use std::sync::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, config::DbConfig, wal::CheckpointMode};
 
-use super::{Inner, Trouble, busy::wait_while_busy, schema};
+use super::{Inner, Trouble, busy::wait_while_busy, contents::KeptOpen, schema};
 use crate::data_store::StoreError;
 
 /// At how many pages in the log that are not in the file yet the checkpoint beside the writer
 /// starts.
-const CHECKPOINT_PAGES: i32 = 4000;
+const CHECKPOINT_PAGES: i32 = 8000;
 
 /// A log begins anew only after a moment in which all of it is in the file. Under a load without
-/// pauses the checkpoint beside the writer never gets there: from this many pages in the log on the
-/// writer copies the rest itself, when it is a short one.
-pub(super) const GROWN_PAGES: i32 = 8000;
-pub(super) const SHORT_REST: i32 = 1500;
+/// pauses the checkpoint beside the writer never gets there: from this many pages in the log on it
+/// starts again at once, until so few are left that the writer copies them itself.
+const GROWN_PAGES: i32 = 16_000;
+const SHORT_REST: i32 = 1500;
 
-/// From this many pages on it copies whatever there is.
-pub(super) const HARD_PAGES: i32 = 16_000;
+/// From this many pages on the writer copies whatever there is.
+const HARD_PAGES: i32 = 32_000;
 
 /// By how many pages the log has grown before the writer tries again: an old read may have been in
 /// the way.
-pub(super) const RETRY_PAGES: i32 = 1000;
+const RETRY_PAGES: i32 = 1000;
+
+/// A log, in pages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Logged {
+    pub(super) pages: i32,
+    /// So many of them are in the file.
+    pub(super) copied: i32,
+    /// How many there were when the writer last copied them in its own turn; 0 when the log began
+    /// anew since.
+    pub(super) at_last_turn: i32,
+}
+
+/// How a log is to be copied into the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Not,
+    Beside,
+    InTurn,
+}
+
+impl Logged {
+    /// `running`: a checkpoint beside the writer is at work.
+    fn due(self, running: bool) -> Due {
+        let Self { pages, copied, at_last_turn } = self;
+        let (rest, grown) = (pages - copied, pages >= GROWN_PAGES);
+        let in_turn = pages >= HARD_PAGES || (grown && rest <= SHORT_REST && !running);
+        let least = if grown { SHORT_REST } else { CHECKPOINT_PAGES };
+        match () {
+            () if rest > 0 && in_turn && pages >= at_last_turn + RETRY_PAGES => Due::InTurn,
+            () if rest >= least && !running => Due::Beside,
+            () => Due::Not,
+        }
+    }
+}
 
 /// The state of the checkpoints beside the writer.
 #[derive(Default)]
 pub(super) struct Checkpoints {
-    conn: Mutex<Option<Connection>>,
+    beside: Mutex<Option<Beside>>,
     /// One is under way.
     running: AtomicBool,
     closed: AtomicBool,
@@ -97,10 +131,10 @@ impl Inner {
         }
         self.readers.close();
         self.checkpoints.closed.store(true, SeqCst);
-        let beside = self.checkpoints.conn.lock().take();
+        let beside = self.checkpoints.beside.lock().take();
         if let Some(guard) = &self.guard {
-            if let Some(conn) = &beside {
-                guard.let_go(conn);
+            if let Some(beside) = &beside {
+                guard.let_go(&beside.conn);
             }
             guard.close();
         }
@@ -108,33 +142,66 @@ impl Inner {
         drop(writer);
     }
 
-    /// Starts a checkpoint beside the writer when the log has grown enough. `logged` and `done`
-    /// count pages.
-    pub(super) fn checkpoint_beside(self: &Arc<Self>, logged: i32, done: i32) {
-        if logged - done < CHECKPOINT_PAGES || self.checkpoints.running.swap(true, SeqCst) {
+    /// How the log is to be copied into the file now. A checkpoint beside the writer is started.
+    pub(super) fn checkpoint_due(self: &Arc<Self>, log: Logged) -> Due {
+        let due = log.due(self.checkpoints.running.load(SeqCst));
+        if due == Due::Beside && !self.checkpoints.running.swap(true, SeqCst) {
+            let guard = Checkpointing(self.clone());
+            tokio::task::spawn_blocking(move || guard.0.checkpoint_beside(log.copied));
+        }
+        due
+    }
+
+    fn checkpoint_beside(self: &Arc<Self>, copied: i32) {
+        let mut beside = self.checkpoints.beside.lock();
+        if self.checkpoints.closed.load(SeqCst) {
             return;
         }
-        let guard = Checkpointing(self.clone());
-        tokio::task::spawn_blocking(move || {
-            let inner = &guard.0;
-            let mut conn = inner.checkpoints.conn.lock();
-            if inner.checkpoints.closed.load(SeqCst) {
-                return;
+        if beside.is_none() {
+            match Beside::new(self) {
+                Ok(made) => *beside = Some(made),
+                Err(err) => return tracing::warn!(%err, "no connection for checkpoints"),
             }
-            if conn.is_none() {
-                match inner.another_writer() {
-                    Ok(made) => *conn = Some(made),
-                    Err(err) => return tracing::warn!(%err, "no connection for checkpoints"),
-                }
-            }
-            // The writer tells; what another program wrote is left as it is.
-            if let Some(conn) = conn.as_ref()
-                && inner.still_there().is_ok()
-                && !inner.syncs.has_failed()
-            {
-                checkpoint(conn);
-            }
+        }
+        // The writer tells; what another program wrote is left as it is.
+        if let Some(beside) = beside.as_ref()
+            && self.still_there().is_ok()
+            && !self.syncs.has_failed()
+        {
+            beside.checkpoint(copied);
+        }
+    }
+}
+
+/// What checkpoints beside the writer are made with.
+struct Beside {
+    conn: Connection,
+    /// The file that they copy to, if it is synced.
+    file: Option<KeptOpen>,
+}
+
+impl Beside {
+    fn new(inner: &Arc<Inner>) -> Result<Self, StoreError> {
+        let conn = inner.another_writer()?;
+        let is_it = |file: &KeptOpen| inner.guard.as_ref().is_some_and(|g| g.is_file(file.id()));
+        let opened = inner.options.durable.then(|| KeptOpen::open(inner.path.clone()));
+        let file = opened.and_then(|opened| {
+            opened.inspect_err(|err| tracing::warn!(%err, "the file is synced late")).ok()
         });
+        Ok(Self { conn, file: file.filter(is_it) })
+    }
+
+    /// `before`: how many pages had been copied. SQLite syncs the file only when all of the log is in
+    /// it, and that is mostly in the writer's turn. Without the sync here, no commit would be
+    /// written until all that was copied since the log began is on the disk.
+    fn checkpoint(&self, before: i32) {
+        let Some(copied) = checkpoint(&self.conn) else { return };
+        if copied != before
+            && let Some(Err(err)) = self.file.as_ref().map(KeptOpen::sync)
+        {
+            // SQLite is told as well when it syncs the file.
+            tracing::warn!(%err, "the file could not be synced beside the writer");
+        }
     }
 }
 
@@ -147,16 +214,20 @@ impl Drop for Checkpointing {
     }
 }
 
-/// Copies the log into the file, as far as no reader needs the old pages. Another process may be at
-/// it: then there is no need.
-pub(super) fn checkpoint(conn: &Connection) {
+/// Copies the log into the file, as far as no reader needs the old pages, and answers how many of
+/// its pages are there now. Another process may be at it: then there is no need.
+pub(super) fn checkpoint(conn: &Connection) -> Option<i32> {
     let span = tracing::debug_span!("sqlite checkpoint");
     let _entered = span.enter();
     match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
-        Ok((logged, done)) => tracing::debug!(logged, done, "checkpointed"),
+        Ok((logged, done)) => {
+            tracing::debug!(logged, done, "checkpointed");
+            return Some(done);
+        }
         Err(err) if schema::is_busy(&err) => {}
         Err(err) => tracing::warn!(%err, "a checkpoint failed"),
     }
+    None
 }
 
 /// Lets a connection be closed without copying its log into the file and removing it.
@@ -173,11 +244,37 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
-    use super::keep_log;
+    use super::{Due, Logged, keep_log};
     use crate::data_store::{
         SqliteOptions, SqliteStore,
         sqlite::{schema::beside, writer::Begun},
     };
+
+    #[test]
+    fn the_writer_copies_a_long_log_itself_only_when_little_is_left_or_it_is_very_long() {
+        let due = |pages, copied, at_last_turn, running| {
+            Logged { pages, copied, at_last_turn }.due(running)
+        };
+        assert_eq!(due(7999, 0, 0, false), Due::Not);
+        assert_eq!([due(8000, 0, 0, false), due(8000, 0, 0, true)], [Due::Beside, Due::Not]);
+        assert_eq!(due(15_999, 15_000, 0, false), Due::Not);
+        // Until little is left, one comes right behind the other.
+        assert_eq!(
+            [due(16_000, 14_499, 0, false), due(18_000, 16_000, 0, true)],
+            [Due::Beside, Due::Not]
+        );
+        // What the one beside copies is being synced.
+        assert_eq!(
+            [due(16_000, 14_500, 0, true), due(16_000, 14_500, 0, false)],
+            [Due::Not, Due::InTurn]
+        );
+        // An old read is in the way.
+        assert_eq!(
+            [due(33_000, 100, 32_001, true), due(33_001, 100, 32_001, true)],
+            [Due::Not, Due::InTurn]
+        );
+        assert_eq!(due(16_000, 16_000, 0, false), Due::Not);
+    }
 
     /// Closes a store that has something in its log, and answers whether all of the log was written
     /// again.

@@ -70,7 +70,8 @@ pub(super) struct Contents {
 
 impl Contents {
     pub(super) fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { index: Index::open(beside(path, "-shm"))?, seen: Mutex::default() })
+        let index = Index(KeptOpen::open(beside(path, "-shm"))?);
+        Ok(Self { index, seen: Mutex::default() })
     }
 
     pub(super) fn log(&self) -> io::Result<Log> {
@@ -117,13 +118,32 @@ fn judge(seen: &mut Option<(Log, Written)>, log: Log, written: Written) -> Found
     }
 }
 
-/// The index of a log, open for reading.
+/// The index of a log.
+#[derive(Debug)]
+struct Index(KeptOpen);
+
+impl Index {
+    fn bytes(&self) -> io::Result<[u8; INDEX_BYTES]> {
+        let mut bytes = [0; INDEX_BYTES];
+        self.0.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    fn read(&self) -> io::Result<Log> {
+        let bytes = self.bytes()?;
+        let number = |at| number_at(&bytes, at);
+        let salts = (u64::from(number(SALTS_AT)) << 32) | u64::from(number(SALTS_AT + 4));
+        Ok(Log { salts, copied: number(COPIED_AT), attempted: number(ATTEMPTED_AT) })
+    }
+}
+
+/// A file on which SQLite has locks, open for reading.
 ///
 /// A process that closes a file loses all its locks on it, those of SQLite's own connections too.
 /// So a file is open once in a process, and is closed only when no name leads to it any more: then
 /// no other program can come to it.
 #[derive(Debug)]
-struct Index {
+pub(super) struct KeptOpen {
     path: PathBuf,
     file: Arc<File>,
     id: (u64, u64),
@@ -131,8 +151,8 @@ struct Index {
 
 static OPEN: Mutex<BTreeMap<(u64, u64), Arc<File>>> = Mutex::new(BTreeMap::new());
 
-impl Index {
-    fn open(path: PathBuf) -> io::Result<Self> {
+impl KeptOpen {
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let mut open = OPEN.lock();
         let id = id_of(&fs::metadata(&path)?);
         if let Some(file) = open.get(&id) {
@@ -151,21 +171,16 @@ impl Index {
         Ok(Self { path, file, id })
     }
 
-    fn bytes(&self) -> io::Result<[u8; INDEX_BYTES]> {
-        let mut bytes = [0; INDEX_BYTES];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
+    pub(super) fn id(&self) -> (u64, u64) {
+        self.id
     }
 
-    fn read(&self) -> io::Result<Log> {
-        let bytes = self.bytes()?;
-        let number = |at| number_at(&bytes, at);
-        let salts = (u64::from(number(SALTS_AT)) << 32) | u64::from(number(SALTS_AT + 4));
-        Ok(Log { salts, copied: number(COPIED_AT), attempted: number(ATTEMPTED_AT) })
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 
-impl Drop for Index {
+impl Drop for KeptOpen {
     fn drop(&mut self) {
         let mut open = OPEN.lock();
         let is_last = Arc::strong_count(&self.file) == 2;

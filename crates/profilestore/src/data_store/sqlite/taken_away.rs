@@ -158,6 +158,11 @@ impl Guard {
         log_frames::lost(log, &self.contents.committed()?)
     }
 
+    /// Whether this is the store's file, by its device and inode.
+    pub(super) fn is_file(&self, id: (u64, u64)) -> bool {
+        self.ids[0] == id
+    }
+
     /// Whether this is the log.
     pub(super) fn is_log(&self, file: &fs::Metadata) -> bool {
         id_of(file) == self.ids[1]

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
 use super::{
     Inner, Trouble,
     busy::{Busy, real_time, wait_while_busy},
-    checkpoints::{GROWN_PAGES, HARD_PAGES, RETRY_PAGES, SHORT_REST, checkpoint},
+    checkpoints::{Due, Logged, checkpoint},
     known::KnownHeads,
     queue::{Job, Reply},
     schema,
@@ -326,13 +326,11 @@ impl Writer {
         if logged < self.checkpointed_at {
             self.checkpointed_at = 0;
         }
-        let grown =
-            logged >= GROWN_PAGES && logged >= self.checkpointed_at + RETRY_PAGES && done < logged;
-        if grown && (logged - done <= SHORT_REST || logged >= HARD_PAGES) {
+        let at_last_turn = self.checkpointed_at;
+        let log = Logged { pages: logged, copied: done, at_last_turn };
+        if inner.checkpoint_due(log) == Due::InTurn {
             self.checkpointed_at = logged;
             checkpoint(&self.conn);
-        } else {
-            inner.checkpoint_beside(logged, done);
         }
     }
 

@@ -9,8 +9,13 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Inner, busy::real_time, queue::Answer, sync::Written};
-use crate::data_store::StoreError;
+use super::{
+    Inner,
+    busy::real_time,
+    queue::{Answer, Reply},
+    sync::Written,
+};
+use crate::data_store::{CommitId, StoreError};
 
 /// Up to how many bytes of commits are freed by the thread that waits for them.
 const FREED_BY_CALLERS: usize = 16 << 10;
@@ -54,10 +59,7 @@ impl Inner {
             }
             if let Err(reason) = synced {
                 for (reply, commit) in replies.iter_mut().zip(&job.commits) {
-                    if reply.is_ok() {
-                        let (commit, reason) = (commit.id, reason.clone());
-                        *reply = Err(StoreError::Indeterminate { commit, reason });
-                    }
+                    not_synced(reply, commit.id, reason);
                 }
             }
             // The caller, who may have gone, frees what it made; not much, since its room is free.
@@ -65,6 +67,17 @@ impl Inner {
             let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
             drop(job.reply.send(Answer { replies, _commits }));
         }
+    }
+}
+
+/// What is told about a commit whose transaction may not be on the disk. A conflict shows what an
+/// earlier commit of it wrote: also that a message was sent, which its sender takes for done.
+fn not_synced(reply: &mut Reply, commit: CommitId, reason: &str) {
+    let reason = reason.to_owned();
+    match reply {
+        Ok(_) => *reply = Err(StoreError::Indeterminate { commit, reason }),
+        Err(StoreError::Conflict(_)) => *reply = Err(StoreError::Unavailable { reason }),
+        Err(_) => {}
     }
 }
 
@@ -123,9 +136,8 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         data_store::{
-            Cause, Change, Commit, CommitId, CommitReply, Incarnation, NewValue, Returning,
-            SqliteOptions, SqliteStore,
-            sqlite::queue::{Job, Reply},
+            Cause, Change, Commit, CommitReply, Conflict, ConflictKind, Incarnation, NewValue,
+            Returning, SqliteOptions, SqliteStore, sqlite::queue::Job,
         },
         env::Env,
         key::ProfileKey,
@@ -214,6 +226,17 @@ pub(super) mod tests {
         store.inner.answer_when_synced(jobs, || Err("the log is gone".into()));
         let replies = answer.now_or_never().expect("answered").expect("an answer").replies;
         assert!(matches!(replies[..], [Err(StoreError::Indeterminate { .. })]), "{replies:?}");
+    }
+
+    /// A sender took it for done that its message had been sent before, by a commit that the disk
+    /// may not have.
+    #[test]
+    fn a_conflict_with_what_is_not_synced_is_not_told() {
+        let (kind, state, server) = (ConflictKind::MessageSeen, None, None);
+        let conflict = Conflict { kind, now_ms: 1, state, server };
+        let mut reply = Err(StoreError::Conflict(Box::new(conflict)));
+        not_synced(&mut reply, CommitId(Uuid::nil()), "the log is gone");
+        assert!(matches!(reply, Err(StoreError::Unavailable { .. })), "{reply:?}");
     }
 
     /// Panics where the jobs that were synced are counted.

@@ -245,12 +245,13 @@ def messengers(output: str) -> list[Figure]:
         name = part.splitlines()[0].strip()
         [hint] = found(r"bare hints at .*?heard, p50 ([\d.]+) ms", part)
         for what, pattern in [
-            ("hand-over", r"hand-overs: p50 ([\d.]+) ms"),
+            ("hand-over", r"hand-overs at once: p50 ([\d.]+) ms"),
+            ("hand-over behind a pause", r"hand-overs behind a pause: p50 ([\d.]+) ms"),
             ("message", r"messages: p50 ([\d.]+) ms"),
         ]:
             [p50] = found(pattern, part)
             figures.append(Figure(f"{what} over {name}, p50", p50, "ms", "a bare hint", hint))
-            if what == "hand-over":
+            if what.startswith("hand-over"):
                 figures += beside_parts(f"{what} over {name}", p50, part)
     if not figures:
         raise ValueError("no messenger was measured")

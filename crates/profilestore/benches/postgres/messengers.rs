@@ -26,31 +26,42 @@ use crate::{
 
 const MESSAGES: usize = 300;
 
-/// What is said before the median of hand-overs.
-const HAND_OVERS: &str = " hand-overs: p50 ";
+/// How two processes take a profile from each other: the part of each, what is said before the
+/// median, and for how long the holder keeps the profile.
+const HAND_OVERS: [(&str, &str, Duration); 2] = [
+    ("hand-over", " hand-overs at once: p50 ", Duration::ZERO),
+    ("settled", " hand-overs behind a pause: p50 ", Duration::from_millis(10)),
+];
 
 pub(super) fn run(runtime: &tokio::runtime::Runtime, url: &str, schema: &str) {
     let program = std::env::current_exe().expect("this program");
     for (messenger, name) in [("notify", "LISTEN/NOTIFY"), ("nats", "NATS")] {
         println!("two processes, {name}");
-        let hand_overs = in_two_processes(&program, ["hand-over", "hand-over"], schema, messenger);
+        let [at_once, settled] = HAND_OVERS.map(|(part, said, _)| {
+            let printed = in_two_processes(&program, [part, part], schema, messenger);
+            mean_of_medians(&printed, said)
+        });
         in_two_processes(&program, ["receive", "send"], schema, messenger);
         let hint = runtime.block_on(hints(&options(url, schema), messenger));
         let commit = runtime.block_on(bare_commits(&options(url, schema), messenger));
-        // Each of the two processes says its median.
-        let medians: Vec<f64> = hand_overs
-            .split(HAND_OVERS)
-            .skip(1)
-            .filter_map(|rest| rest.split(' ').next()?.parse().ok())
-            .collect();
-        let hand_over = medians.iter().sum::<f64>() / medians.len() as f64;
         let parts = 3.0 * commit + 2.0 * hint;
         println!(
             "  3 bare commits (p50 {commit:.2} ms each) + 2 bare hints: {parts:.2} ms; a \
-             hand-over takes {:.2} times that",
-            hand_over / parts
+             hand-over at once takes {:.2} times that, behind a pause {:.2} times",
+            at_once / parts,
+            settled / parts
         );
     }
+}
+
+/// Each of two processes says its median.
+fn mean_of_medians(printed: &str, said: &str) -> f64 {
+    let medians: Vec<f64> = printed
+        .split(said)
+        .skip(1)
+        .filter_map(|rest| rest.split(' ').next()?.parse().ok())
+        .collect();
+    medians.iter().sum::<f64>() / medians.len() as f64
 }
 
 /// What two processes print, each with its part; it is printed here too.
@@ -150,10 +161,10 @@ pub(super) async fn play(part: &str, options: &PostgresOptions, name: &str) {
         .template(Player::default())
         .build()
         .expect("a store");
-    match part {
-        "hand-over" => hand_over(&players).await,
-        "receive" => receive(&players).await,
-        _ => send(&players).await,
+    match HAND_OVERS.iter().find(|(name, ..)| *name == part) {
+        Some((_, said, pause)) => hand_over(&players, said, *pause).await,
+        None if part == "receive" => receive(&players).await,
+        None => send(&players).await,
     }
     let _ = server.shutdown().await;
 }
@@ -194,8 +205,9 @@ fn wall() -> u64 {
     u64::try_from(since.as_nanos()).expect("a time before 2554")
 }
 
-/// One of two that take a profile from each other.
-async fn hand_over(players: &ProfileStore<Player>) {
+/// One of two that take a profile from each other. At once, the next start comes while the other
+/// process is taking the profile.
+async fn hand_over(players: &ProfileStore<Player>, said: &str, pause: Duration) {
     // Until both listen.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut times = Vec::new();
@@ -213,10 +225,13 @@ async fn hand_over(players: &ProfileStore<Player>) {
         if !profile.is_over() {
             let _ = profile.end_session().await;
         }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
     let count = times.len();
     println!(
-        "  {count}{HAND_OVERS}{:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
+        "  {count}{said}{:.2} ms, p90 {:.2} ms, p99 {:.2} ms",
         at(&mut times, 0.5),
         at(&mut times, 0.9),
         at(&mut times, 0.99)

@@ -20,10 +20,10 @@ use rusqlite::{
 use super::{
     SqliteOptions, SqliteStore, Trouble,
     check::CheckReport,
+    log_frames::sync_log,
     migrate,
     schema::{self, Role, beside},
     state::Tx,
-    sync::sync_log,
 };
 use crate::data_store::{Incarnation, StoreError};
 

@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, config::DbConfig, wal::CheckpointMode};
+use rusqlite::{Connection, config::DbConfig, ffi, wal::CheckpointMode};
 
-use super::{Inner, Trouble, busy::wait_while_busy, contents::KeptOpen, schema};
+use super::{Inner, Trouble, busy::wait_while_busy, contents::KeptOpen, log_frames::Lost, schema};
 use crate::data_store::StoreError;
 
 /// At how many pages in the log that are not in the file yet the checkpoint beside the writer
@@ -56,7 +56,8 @@ impl Logged {
         let least = if grown { SHORT_REST } else { CHECKPOINT_PAGES };
         match () {
             () if rest > 0 && in_turn && pages >= at_last_turn + RETRY_PAGES => Due::InTurn,
-            () if rest >= least && !running => Due::Beside,
+            // From there on the next one would be in the way of the writer's turn.
+            () if rest >= least && !running && pages < HARD_PAGES => Due::Beside,
             () => Due::Not,
         }
     }
@@ -94,7 +95,7 @@ impl Inner {
                     .map_err(sqlite)?;
             }
             // Most of it beside the writer: commits wait for the rest only.
-            checkpoint(&inner.another_writer()?);
+            inner.checkpoint(&inner.another_writer()?);
             let emptied = wait_while_busy(inner.options.lock_wait(), || {
                 let mut writer = inner.writer.lock();
                 let Some(writer) = writer.as_mut() else { return Ok(Err(inner.no_writer())) };
@@ -107,7 +108,12 @@ impl Inner {
                     .wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE)
                     .map(|_| Ok(()))
             });
-            emptied.unwrap_or_else(|err| Err(Trouble::from(err).not_applied()))
+            emptied.unwrap_or_else(|err| {
+                if is_not_synced(&err) {
+                    inner.syncs.lose(Lost::Copied);
+                }
+                Err(Trouble::from(err).not_applied())
+            })
         });
         task.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
@@ -168,7 +174,20 @@ impl Inner {
             && self.still_there().is_ok()
             && !self.syncs.has_failed()
         {
-            beside.checkpoint(copied);
+            beside.checkpoint(self, copied);
+        }
+    }
+
+    /// Copies the log into the file, as [`checkpoint`] does. After a failed sync of the file the
+    /// store goes on no more.
+    pub(super) fn checkpoint(&self, conn: &Connection) -> Option<i32> {
+        match checkpoint(conn) {
+            Checkpointed::Through(copied) => Some(copied),
+            Checkpointed::NotNow => None,
+            Checkpointed::NotSynced => {
+                self.syncs.lose(Lost::Copied);
+                None
+            }
         }
     }
 }
@@ -184,7 +203,7 @@ impl Beside {
     fn new(inner: &Arc<Inner>) -> Result<Self, StoreError> {
         let conn = inner.another_writer()?;
         let is_it = |file: &KeptOpen| inner.guard.as_ref().is_some_and(|g| g.is_file(file.id()));
-        let opened = inner.options.durable.then(|| KeptOpen::open(inner.path.clone()));
+        let opened = inner.options.durable.then(|| KeptOpen::open(&inner.path));
         let file = opened.and_then(|opened| {
             opened.inspect_err(|err| tracing::warn!(%err, "the file is synced late")).ok()
         });
@@ -194,13 +213,15 @@ impl Beside {
     /// `before`: how many pages had been copied. SQLite syncs the file only when all of the log is in
     /// it, and that is mostly in the writer's turn. Without the sync here, no commit would be
     /// written until all that was copied since the log began is on the disk.
-    fn checkpoint(&self, before: i32) {
-        let Some(copied) = checkpoint(&self.conn) else { return };
+    fn checkpoint(&self, inner: &Inner, before: i32) {
+        let Some(copied) = inner.checkpoint(&self.conn) else { return };
         if copied != before
             && let Some(Err(err)) = self.file.as_ref().map(KeptOpen::sync)
         {
-            // SQLite is told as well when it syncs the file.
-            tracing::warn!(%err, "the file could not be synced beside the writer");
+            // The next sync of the file may succeed, and SQLite would let the log begin anew.
+            metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
+            tracing::warn!(%err, "the file could not be synced");
+            inner.syncs.lose(Lost::Copied);
         }
     }
 }
@@ -214,20 +235,39 @@ impl Drop for Checkpointing {
     }
 }
 
-/// Copies the log into the file, as far as no reader needs the old pages, and answers how many of
-/// its pages are there now. Another process may be at it: then there is no need.
-pub(super) fn checkpoint(conn: &Connection) -> Option<i32> {
+/// What came of a checkpoint.
+pub(super) enum Checkpointed {
+    /// So many pages of the log are in the file.
+    Through(i32),
+    /// Another process may be at it: then there is no need.
+    NotNow,
+    /// The disk failed to sync the log or the file. The next sync may succeed, and tell nothing.
+    NotSynced,
+}
+
+/// Copies the log into the file, as far as no reader needs the old pages.
+pub(super) fn checkpoint(conn: &Connection) -> Checkpointed {
     let span = tracing::debug_span!("sqlite checkpoint");
     let _entered = span.enter();
     match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
         Ok((logged, done)) => {
             tracing::debug!(logged, done, "checkpointed");
-            return Some(done);
+            return Checkpointed::Through(done);
         }
         Err(err) if schema::is_busy(&err) => {}
-        Err(err) => tracing::warn!(%err, "a checkpoint failed"),
+        Err(err) => {
+            tracing::warn!(%err, "a checkpoint failed");
+            if is_not_synced(&err) {
+                metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
+                return Checkpointed::NotSynced;
+            }
+        }
     }
-    None
+    Checkpointed::NotNow
+}
+
+fn is_not_synced(err: &rusqlite::Error) -> bool {
+    err.sqlite_error().is_some_and(|err| err.extended_code == ffi::SQLITE_IOERR_FSYNC)
 }
 
 /// Lets a connection be closed without copying its log into the file and removing it.
@@ -240,14 +280,19 @@ pub(super) fn keep_log(conn: &Connection) {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs::OpenOptions,
+        fs::{self, OpenOptions},
         time::{Duration, SystemTime},
     };
 
-    use super::{Due, Logged, keep_log};
-    use crate::data_store::{
-        SqliteOptions, SqliteStore,
-        sqlite::{schema::beside, writer::Begun},
+    use super::{Beside, Due, Logged, keep_log, schema};
+    use crate::{
+        data_store::{
+            DataStore as _, DataStoreExt as _, Returning, SqliteOptions, SqliteStore,
+            sqlite::{
+                answers::tests::first_save, contents::KeptOpen, schema::beside, writer::Begun,
+            },
+        },
+        key::ProfileKey,
     };
 
     #[test]
@@ -274,6 +319,33 @@ mod tests {
             [Due::Not, Due::InTurn]
         );
         assert_eq!(due(16_000, 16_000, 0, false), Due::Not);
+        // One beside was in the way of the last try; none is to be in the way of the next.
+        assert_eq!(due(32_500, 20_000, 32_000, false), Due::Not);
+    }
+
+    /// SQLite took the file for synced, and let the log begin anew.
+    #[tokio::test]
+    async fn after_a_failed_sync_of_the_file_all_of_the_log_is_copied_again_when_it_is_opened() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let open = || SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let store = open();
+        let incarnation = store.identity().await.expect("an identity").incarnation;
+        let keys = ["a", "b"].map(|name| ProfileKey::new("S", "global", name).expect("a name"));
+        let commit = |at: usize| first_save(incarnation, &keys[at], "1".into());
+        store.commit_one(commit(0)).await.expect("saved");
+        let conn = store.inner.another_writer().expect("a connection");
+        let beside = Beside { conn, file: Some(KeptOpen::pipe().expect("a pipe")) };
+        beside.checkpoint(&store.inner, 0);
+        let refused = [
+            store.commit_one(commit(1)).await.expect_err("refused").to_string(),
+            store.read_one(&keys[0], Returning::HEAD).await.expect_err("refused").to_string(),
+        ];
+        assert!(refused[0].contains("open it again, which copies all of the log"), "{refused:?}");
+        drop((beside, store));
+        assert!(fs::metadata(schema::beside(&path, "-wal")).expect("the log").len() > 0);
+        let (_, found) = open().read_one(&keys[0], Returning::HEAD).await.expect("read");
+        assert_eq!(found.version, 1);
     }
 
     /// Closes a store that has something in its log, and answers whether all of the log was written

@@ -10,7 +10,7 @@ use std::{
     fs::{self, File, Metadata},
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -70,7 +70,7 @@ pub(super) struct Contents {
 
 impl Contents {
     pub(super) fn new(path: &Path) -> io::Result<Self> {
-        let index = Index(KeptOpen::open(beside(path, "-shm"))?);
+        let index = Index(KeptOpen::open(&beside(path, "-shm"))?);
         Ok(Self { index, seen: Mutex::default() })
     }
 
@@ -140,11 +140,10 @@ impl Index {
 /// A file on which SQLite has locks, open for reading.
 ///
 /// A process that closes a file loses all its locks on it, those of SQLite's own connections too.
-/// So a file is open once in a process, and is closed only when no name leads to it any more: then
-/// no other program can come to it.
+/// So a file is open once in a process. It is closed only when no name leads to it any more, since
+/// then no other program can come to it: with the last of these, or when another file is opened.
 #[derive(Debug)]
 pub(super) struct KeptOpen {
-    path: PathBuf,
     file: Arc<File>,
     id: (u64, u64),
 }
@@ -152,13 +151,14 @@ pub(super) struct KeptOpen {
 static OPEN: Mutex<BTreeMap<(u64, u64), Arc<File>>> = Mutex::new(BTreeMap::new());
 
 impl KeptOpen {
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut open = OPEN.lock();
-        let id = id_of(&fs::metadata(&path)?);
+        open.retain(|_, file| Arc::strong_count(file) > 1 || has_a_name(file));
+        let id = id_of(&fs::metadata(path)?);
         if let Some(file) = open.get(&id) {
-            return Ok(Self { path, file: file.clone(), id });
+            return Ok(Self { file: file.clone(), id });
         }
-        let file = File::open(&path)?;
+        let file = File::open(path)?;
         // Another one may have come under the name.
         let id = id_of(&file.metadata()?);
         let file = match open.entry(id) {
@@ -168,7 +168,7 @@ impl KeptOpen {
             }
             Entry::Vacant(free) => free.insert(Arc::new(file)).clone(),
         };
-        Ok(Self { path, file, id })
+        Ok(Self { file, id })
     }
 
     pub(super) fn id(&self) -> (u64, u64) {
@@ -178,17 +178,27 @@ impl KeptOpen {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    /// One that cannot be synced.
+    #[cfg(test)]
+    pub(super) fn pipe() -> io::Result<Self> {
+        let file = Arc::new(File::from(std::os::fd::OwnedFd::from(io::pipe()?.0)));
+        Ok(Self { file, id: (0, 0) })
+    }
 }
 
 impl Drop for KeptOpen {
     fn drop(&mut self) {
         let mut open = OPEN.lock();
         let is_last = Arc::strong_count(&self.file) == 2;
-        let has_a_name = fs::metadata(&self.path).is_ok_and(|found| id_of(&found) == self.id);
-        if is_last && !has_a_name {
+        if is_last && !has_a_name(&self.file) {
             open.remove(&self.id);
         }
     }
+}
+
+fn has_a_name(file: &File) -> bool {
+    file.metadata().map_or(true, |found| found.nlink() > 0)
 }
 
 fn number_at(bytes: &[u8; INDEX_BYTES], at: usize) -> u32 {

@@ -9,9 +9,13 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, BufReader, ErrorKind::UnexpectedEof, Read, Seek as _},
+    io::{self, BufReader, ErrorKind, Read, Seek as _},
     os::unix::fs::FileExt as _,
+    path::Path,
 };
+
+use super::schema::beside;
+use crate::data_store::StoreError;
 
 /// How much of the log is written again at once.
 const PIECE: u64 = 16 << 20;
@@ -37,21 +41,39 @@ pub(super) struct Committed {
     pub(super) salts: [Word; 2],
 }
 
-/// How many frames of a log are not what SQLite takes them for, or not there.
+/// Why a log cannot be made good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lost {
-    frames: u32,
-    of: u32,
+pub(super) enum Lost {
+    /// So many of its frames are not what SQLite takes them for, or not there.
+    Frames { lost: u32, of: u32 },
+    /// What was copied from it into the file may not be on the disk. SQLite does not copy it again
+    /// as long as a program has the file open.
+    Copied,
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the log lost {} of its {} frames; end all programs that use the store, copy its \
-             files, and open it again, which goes by what is left of the log",
-            self.frames, self.of
-        )
+        match self {
+            Self::Frames { lost, of } => write!(
+                f,
+                "the log lost {lost} of its {of} frames; end all programs that use the store, copy \
+                 its files, and open it again, which goes by what is left of the log"
+            ),
+            Self::Copied => f.write_str(
+                "the disk failed to sync the file into which the log is copied; end all programs \
+                 that use the store, and open it again, which copies all of the log once more",
+            ),
+        }
+    }
+}
+
+/// Syncs the log of a file, which another process may have written to. One without a log is whole.
+pub(super) fn sync_log(path: &Path) -> Result<(), StoreError> {
+    match File::open(beside(path, "-wal")).and_then(|log| log.sync_data()) {
+        Err(err) if err.kind() != ErrorKind::NotFound => Err(StoreError::Unavailable {
+            reason: format!("the file's log cannot be synced: {err}: path=`{}`", path.display()),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -73,8 +95,8 @@ pub(super) fn write_again(log: &File) -> io::Result<()> {
 pub(super) fn lost(mut log: &File, known: &Committed) -> io::Result<Option<Lost>> {
     log.rewind()?;
     let whole = whole_frames(BufReader::with_capacity(READ_PIECE, log), known)?;
-    let frames = known.frames.saturating_sub(whole);
-    Ok((frames > 0).then_some(Lost { frames, of: known.frames }))
+    let lost = known.frames.saturating_sub(whole);
+    Ok((lost > 0).then_some(Lost::Frames { lost, of: known.frames }))
 }
 
 /// How many of the frames that SQLite takes a log to hold would be found after a loss of power: up
@@ -156,25 +178,19 @@ fn add([mut first, mut second]: [u32; 2], words: &[Word], big_endian: bool) -> [
 fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match log.read_exact(bytes) {
         Ok(()) => Ok(true),
-        Err(err) if err.kind() == UnexpectedEof => Ok(false),
+        Err(err) if err.kind() == ErrorKind::UnexpectedEof => Ok(false),
         Err(err) => Err(err),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{self, OpenOptions},
-        path::Path,
-    };
+    use std::fs::{self, OpenOptions};
 
     use rusqlite::Connection;
 
     use super::*;
-    use crate::data_store::{
-        SqliteOptions, SqliteStore, StoreError,
-        sqlite::{contents::Contents, schema::beside},
-    };
+    use crate::data_store::{SqliteOptions, SqliteStore, sqlite::contents::Contents};
 
     const FRAME: usize = 24 + 4096;
 

@@ -228,10 +228,23 @@ impl Syncs {
         let why = match done {
             Ok(None) => return Ok(()),
             Ok(Some(lost)) => lost.to_string(),
-            Err(err) => format!("the log cannot be written again yet: {err}"),
+            Err(err) => format!(
+                "the disk failed to sync the log, and the log cannot be written again yet: {err}"
+            ),
         };
-        let reason = self.named(&format!("the disk failed to sync the log, and {why}"));
-        Err(StoreError::Unavailable { reason })
+        Err(StoreError::Unavailable { reason: self.named(&why) })
+    }
+
+    /// The log cannot be made good: from now on the store refuses everything.
+    pub(super) fn lose(&self, lost: Lost) {
+        let path = self.path.display();
+        tracing::error!(%path, %lost, "the log cannot be made good");
+        // One that does not sync promises nothing.
+        if self.log.is_some() {
+            self.settled.send_modify(|settled| {
+                (settled.failed, settled.lost) = (true, Some(lost));
+            });
+        }
     }
 
     /// Answers with what is lost of the log. Otherwise it is made good.
@@ -254,10 +267,7 @@ impl Syncs {
                 self.settled.send_replace(Settled { through, ..Settled::default() });
                 tracing::warn!(%path, "all of the log was written again, after a failed sync");
             }
-            Ok(Some(lost)) => {
-                self.settled.send_modify(|settled| settled.lost = Some(*lost));
-                tracing::error!(%path, %lost, "the log cannot be made good");
-            }
+            Ok(Some(lost)) => self.lose(*lost),
             Err(_) => {}
         }
         let ended = conn.execute_batch("ROLLBACK").map_err(text);
@@ -340,16 +350,6 @@ impl Syncs {
         let mut waiting = self.waiting.lock();
         waiting.unsynced -= count;
         waiting.expected = Expected::after((count, bytes), waiting.jobs, time);
-    }
-}
-
-/// Syncs the log of a file, which another process may have written to. One without a log is whole.
-pub(super) fn sync_log(path: &Path) -> Result<(), StoreError> {
-    match File::open(beside(path, "-wal")).and_then(|log| log.sync_data()) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(StoreError::Unavailable {
-            reason: format!("the file's log cannot be synced: {err}: path=`{}`", path.display()),
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -1,9 +1,4 @@
-//! Backups: a copy of one moment while the store is in use, and back.
-//!
-//! A restored store gets a new incarnation, and its servers are marked dead: commits that earlier
-//! servers still send are refused, because their counters belong to contents that are gone. All of
-//! that is prepared in a separate file. So it reaches an existing store in one transaction, and
-//! every process that has the store open sees it.
+//! Backups: a copy of one moment while the store is in use.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -18,26 +13,16 @@ use rusqlite::{
 };
 
 use super::{
-    SqliteOptions, SqliteStore, Trouble,
+    SqliteStore, Trouble,
     check::CheckReport,
     log_frames::sync_log,
-    migrate,
-    schema::{self, Role, beside},
+    schema::{self, beside},
     state::Tx,
 };
-use crate::data_store::{Incarnation, StoreError};
+use crate::data_store::StoreError;
 
 /// How many pages are copied between two reports of progress.
 const STEP: i32 = 1024;
-
-/// What a restore does when there is a store already where it is to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// Fail, and leave it alone.
-    Keep,
-    /// Replace its contents, also while it is in use.
-    Replace,
-}
 
 impl SqliteStore {
     /// Copies the store as it is at this moment into a new file, while it is in use. `progress` is
@@ -59,42 +44,6 @@ impl SqliteStore {
         // A backup holds nothing that the store may lose, of other processes' commits neither.
         let sync = || inner.syncs.sync_seen().and_then(|()| sync_log(&inner.path));
         copy_to(&from, to, inner.options.env.unix_ms(), sync, progress)
-    }
-
-    /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is
-    /// told how many pages of how many are done. Waits for the disk, so call it outside async code
-    /// or on the blocking pool.
-    ///
-    /// All servers are declared dead, and commits of those that were made for the contents of
-    /// before fail with [`StoreError::Replaced`]. Nothing is changed when the backup turns out to
-    /// be damaged.
-    pub fn restore(
-        from: &Path,
-        to: &Path,
-        existing: Existing,
-        options: &SqliteOptions,
-        mut progress: impl FnMut(u64, u64),
-    ) -> Result<Incarnation, StoreError> {
-        let to = schema::real(to);
-        let to = to.as_path();
-        super::nameless::refuse_nameless_log(to)?;
-        let there = is_there(to)?;
-        if there && existing == Existing::Keep {
-            return Err(taken(to));
-        }
-        let file = if there { NewFile::beside(to)? } else { NewFile::named(to)? };
-        let incarnation = Incarnation(options.env.uuid());
-        prepare(from, &file.partial, incarnation, options, &mut progress)?;
-        if !there {
-            file.publish()?;
-            return Ok(incarnation);
-        }
-        let source = schema::connect(&file.partial, Role::Reader, options)?;
-        // As it is: whatever its format, all of it is replaced.
-        let mut target = schema::open_or_create(to, options)?;
-        target.busy_timeout(options.lock_wait()).map_err(|err| schema::cannot_open(to, &err))?;
-        replace(&source, &mut target, options.lock_wait()).map_err(Trouble::not_applied)?;
-        Ok(incarnation)
     }
 }
 
@@ -118,57 +67,8 @@ pub(super) fn copy_to(
     Ok(report)
 }
 
-/// Copies a backup, checks the copy, and makes it a store of its own.
-fn prepare(
-    from: &Path,
-    partial: &Path,
-    incarnation: Incarnation,
-    options: &SqliteOptions,
-    progress: impl FnMut(u64, u64),
-) -> Result<(), StoreError> {
-    if !from.is_file() {
-        return Err(StoreError::Invalid {
-            reason: format!("there is no such backup: path=`{}`", from.display()),
-        });
-    }
-    let (role, found) = schema::look(from)?;
-    let source = schema::connect(from, role, options)?;
-    if found == schema::Found::Nothing {
-        return Err(StoreError::Invalid {
-            reason: format!("the backup is empty: path=`{}`", from.display()),
-        });
-    }
-    let mut copy = open_plain(partial)?;
-    let damaged = |trouble: Trouble| match trouble.not_applied() {
-        StoreError::Corrupt { reason } => StoreError::Corrupt {
-            reason: format!("the backup cannot be used: {reason}: path=`{}`", from.display()),
-        },
-        other => other,
-    };
-    copy_pages(&source, &mut copy, progress).map_err(damaged)?;
-    let problems = super::check::pages(&copy).map_err(damaged)?;
-    if let Some(problem) = problems.first() {
-        let (reason, more) = (problem.replace('\n', "; "), problems.len() - 1);
-        return Err(damaged(super::head::corrupt(format!("{reason}: more=`{more}`"))));
-    }
-    let renew = |conn: &Connection| -> rusqlite::Result<()> {
-        conn.execute_batch("BEGIN IMMEDIATE")?;
-        schema::set_incarnation(conn, incarnation)?;
-        conn.execute(
-            "UPDATE server SET dead_ms = ?1 WHERE dead_ms IS NULL",
-            [options.env.unix_ms()],
-        )?;
-        conn.execute("DELETE FROM notice", [])?;
-        conn.execute_batch("COMMIT")
-    };
-    renew(&copy).map_err(|err| damaged(err.into()))?;
-    // No server is alive in it any more, so a backup of an earlier format becomes one of this.
-    migrate::migrate(&copy, partial, options.env.unix_ms())?;
-    close(copy, partial)
-}
-
 /// Copies every page in steps, as the source is when the copy begins.
-fn copy_pages(
+pub(super) fn copy_pages(
     from: &Connection,
     to: &mut Connection,
     mut progress: impl FnMut(u64, u64),
@@ -195,43 +95,22 @@ fn copy_pages(
     Ok(())
 }
 
-/// Copies every page in one step, which is one transaction of the target.
-fn replace(from: &Connection, to: &mut Connection, wait: Duration) -> Result<(), Trouble> {
-    let busy = || StoreError::Unavailable {
-        reason: "the store to be replaced is in use by a writer that does not end".into(),
-    };
-    let backup = Backup::new(from, to)?;
-    let mut waited = Duration::ZERO;
-    loop {
-        match backup.step(-1)? {
-            StepResult::Done => return Ok(()),
-            StepResult::More => {}
-            _ if waited >= wait => return Err(busy().into()),
-            _ => {
-                let step = Duration::from_millis(1);
-                std::thread::park_timeout(step);
-                waited += step;
-            }
-        }
-    }
-}
-
 /// A file that is written under another name, `NAME.partial`, and gets its own when it is complete.
-struct NewFile {
+pub(super) struct NewFile {
     name: PathBuf,
-    partial: PathBuf,
+    pub(super) partial: PathBuf,
     /// Locked, so that no other process takes it for what an interrupted run left.
     _lock: File,
 }
 
 impl NewFile {
     /// One whose name is free.
-    fn named(name: &Path) -> Result<Self, StoreError> {
+    pub(super) fn named(name: &Path) -> Result<Self, StoreError> {
         if is_there(name)? { Err(taken(name)) } else { Self::beside(name) }
     }
 
     /// Only the file beside, for as long as it is needed.
-    fn beside(name: &Path) -> Result<Self, StoreError> {
+    pub(super) fn beside(name: &Path) -> Result<Self, StoreError> {
         let partial = beside(name, ".partial");
         let open = OpenOptions::new().write(true).create(true).truncate(false).open(&partial);
         let lock = open.map_err(|err| io_failed("make", &partial, &err))?;
@@ -252,7 +131,7 @@ impl NewFile {
         Ok(Self { name: name.to_owned(), partial, _lock: lock })
     }
 
-    fn publish(self) -> Result<(), StoreError> {
+    pub(super) fn publish(self) -> Result<(), StoreError> {
         let synced = File::open(&self.partial).and_then(|file| file.sync_all());
         synced.map_err(|err| io_failed("sync", &self.partial, &err))?;
         // A link takes no place of another file that came meanwhile. Not every system has links. A
@@ -296,7 +175,7 @@ impl Drop for NewFile {
 }
 
 /// Whether a name is taken. An empty file is what an interrupted run of an earlier version left.
-fn is_there(name: &Path) -> Result<bool, StoreError> {
+pub(super) fn is_there(name: &Path) -> Result<bool, StoreError> {
     match std::fs::metadata(name) {
         Ok(found) => Ok(found.len() > 0 || !found.is_file()),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -311,19 +190,19 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn open_plain(path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open_plain(path: &Path) -> Result<Connection, StoreError> {
     Connection::open(path).map_err(|err| schema::cannot_open(path, &err))
 }
 
 /// Closes a copy as a single file: without a log beside it.
-fn close(conn: Connection, path: &Path) -> Result<(), StoreError> {
+pub(super) fn close(conn: Connection, path: &Path) -> Result<(), StoreError> {
     let mode: rusqlite::Result<String> =
         conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
     mode.map_err(|err| schema::cannot_open(path, &err))?;
     conn.close().map_err(|(_, err)| schema::cannot_open(path, &err))
 }
 
-fn taken(path: &Path) -> StoreError {
+pub(super) fn taken(path: &Path) -> StoreError {
     StoreError::Invalid {
         reason: format!(
             "there is a file of that name already, which is left alone: path=`{}`",
@@ -341,6 +220,7 @@ fn io_failed(what: &str, path: &Path, err: &io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data_store::SqliteOptions;
 
     /// On a full disk the journal stayed.
     #[test]

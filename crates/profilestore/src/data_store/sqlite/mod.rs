@@ -8,10 +8,9 @@
 //! * **Reads** run beside it on a small pool of connections, each in one read transaction. A read
 //!   is answered when all that it may have seen of this store's commits is on the disk.
 //! * **Write-ahead log**, synced beside the writer (`sync.rs`): a commit is answered when a sync
-//!   has covered its transaction (`answers.rs`). Checkpoints run beside the writer, from 8,000 pages
-//!   on, and in the writer's own turn when the log cannot be emptied otherwise. While the store
-//!   is open the log is not truncated: a commit overwrites blocks that the file system has given
-//!   out already. The last process that closes the store removes it.
+//!   has covered its transaction (`answers.rs`). Checkpoints run beside the writer, or in its turn
+//!   (`checkpoints.rs`). While the store is open the log is not truncated: a commit overwrites
+//!   blocks that are given out already. The last process that closes the store removes it.
 //! * **Several processes** share the file through SQLite's locks, waited for in short steps.
 
 use std::{
@@ -58,6 +57,7 @@ mod migrate;
 mod nameless;
 mod queue;
 mod reader;
+mod restore;
 mod scan;
 mod schema;
 mod scrub;
@@ -69,9 +69,9 @@ mod sync;
 mod taken_away;
 mod writer;
 
-pub use backup::Existing;
 pub use check::{CheckReport, Checked, DamagedValue};
 pub use hints::SqliteMessenger;
+pub use restore::Existing;
 
 /// How a [`SqliteStore`] is opened.
 #[derive(Debug, Clone)]

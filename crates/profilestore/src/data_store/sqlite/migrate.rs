@@ -5,13 +5,14 @@
 //! go on writing to it. One that was stopped in the middle and goes on later finds no table
 //! `outcome`, to which every commit of format 1 writes first.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use rusqlite::{Connection, Row, params};
 
 use super::{
     SqliteOptions,
-    schema::{self, Found, REMOVED, STEPS, cannot_open},
+    checkpoints::keep_log,
+    schema::{self, Found, REMOVED, STEPS, beside, cannot_open},
 };
 use crate::{
     audit::{AUDIT_SCOPE, tags_of_value},
@@ -26,27 +27,41 @@ use crate::{
 const PIECE: u32 = 64;
 
 /// Opens the file, makes its tables when it is new, migrates it when it is of an earlier format,
-/// and gives a connection that may write. `guard` sees to a log that was left behind, before the
-/// migration copies it into the file.
+/// and gives a connection that may write. `guard` is that of [`open_as_it_is`].
 pub(super) fn open_or_create<G>(
     path: &Path,
     options: &SqliteOptions,
     guard: impl FnOnce(&Connection) -> Result<G, StoreError>,
 ) -> Result<(Connection, G), StoreError> {
-    let conn = schema::open_or_create(path, options)?;
-    let wait = |limit| conn.busy_timeout(limit).map_err(|err| cannot_open(path, &err));
-    wait(options.lock_wait())?;
-    // From this read on the log's files are there.
-    let found = schema::identify(&conn, path)?;
-    // The writer waits for locks in its own way.
-    wait(Duration::ZERO)?;
-    let guard = guard(&conn)?;
+    let (conn, found, guard) = open_as_it_is(path, options, guard)?;
     if let Found::Earlier { .. } = found {
+        let wait = |limit| conn.busy_timeout(limit).map_err(|err| cannot_open(path, &err));
         wait(options.lock_wait())?;
         migrate(&conn, path, options.env.unix_ms())?;
         wait(Duration::ZERO)?;
     }
     Ok((conn, guard))
+}
+
+/// The same without the migration. `guard` sees to a log that was left behind, before anything
+/// copies it into the file.
+pub(super) fn open_as_it_is<G>(
+    path: &Path,
+    options: &SqliteOptions,
+    guard: impl FnOnce(&Connection) -> Result<G, StoreError>,
+) -> Result<(Connection, Found, G), StoreError> {
+    let conn = schema::open_to_write(path)?;
+    let opened = schema::set_up(&conn, path, options).and_then(|found| Ok((found, guard(&conn)?)));
+    match opened {
+        Ok((found, guard)) => Ok((conn, found, guard)),
+        Err(err) => {
+            // To close the last connection would copy the log, which was not written again.
+            if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+                keep_log(&conn);
+            }
+            Err(err)
+        }
+    }
 }
 
 /// Brings an opened file to the newest step, if it is not there.
@@ -266,40 +281,81 @@ fn add_checksums(conn: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
-    use crate::data_store::{
-        SqliteStore,
-        sqlite::{schema::beside, taken_away::Guard},
-    };
+    use crate::data_store::{SqliteStore, sqlite::taken_away::Guard};
+
+    /// A file and its log, as a process leaves them that is killed right after this change.
+    fn left_behind(dir: &Path, name: &str, change: &str) -> PathBuf {
+        let (path, left) = (dir.join(format!("{name} before")), dir.join(name));
+        let open = || SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        // Only the change is in the log.
+        drop(open());
+        let store = open();
+        let conn = store.inner.another_writer().expect("a connection");
+        conn.execute_batch(change).expect("written");
+        for more in ["", "-wal"] {
+            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
+        }
+        left
+    }
+
+    fn file_and_log(path: &Path) -> [Vec<u8>; 2] {
+        ["", "-wal"].map(|more| fs::read(beside(path, more)).expect("it is there"))
+    }
 
     /// The migration copied it into the file first, and what a failed sync had left in it was
     /// written again too late.
     #[test]
     fn a_log_that_was_left_behind_is_seen_to_before_a_migration() {
         let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("players.db");
-        let options = SqliteOptions::default();
-        let store = SqliteStore::open(&path, options.clone()).expect("the store opens");
         // As before step 8.
         let earlier = "ALTER TABLE head DROP COLUMN last_save; \
             UPDATE meta SET value = CAST('7' AS BLOB) WHERE name = 'step'";
-        let conn = store.inner.another_writer().expect("a connection");
-        conn.execute_batch(earlier).expect("written");
-        let left = dir.path().join("left.db");
-        let [file, log] = ["", "-wal"].map(|more| {
-            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
-            fs::read(beside(&left, more)).expect("a copy")
-        });
-        let (conn, _) = open_or_create(&left, &options, |conn| {
+        let left = left_behind(dir.path(), "left.db", earlier);
+        let before = file_and_log(&left);
+        let (conn, _) = open_or_create(&left, &SqliteOptions::default(), |conn| {
             assert_eq!(schema::step(conn).expect("a step"), 7);
-            assert!(fs::read(&left).expect("the file") == file, "it is as it was");
-            assert!(fs::read(beside(&left, "-wal")).expect("the log") == log, "it is as it was");
+            assert!(file_and_log(&left) == before, "both are as they were");
             Guard::new(&left, conn)
         })
         .expect("the store opens");
         assert_eq!(schema::step(&conn).expect("a step"), STEPS);
-        assert!(fs::read(&left).expect("the file") != file, "it was migrated");
+        assert!(file_and_log(&left)[0] != before[0], "it was migrated");
+    }
+
+    /// Closing the connection that had refused the file copied the log into it, before what a
+    /// failed sync had left in it was written again.
+    #[test]
+    fn a_log_that_was_left_behind_stays_as_it_is_when_the_file_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let insert = "INSERT INTO meta (name, value) VALUES ('a', x'00')";
+        for (name, change, why) in [
+            ("newer.db", "PRAGMA user_version = 99", "written in another format"),
+            ("foreign.db", "PRAGMA application_id = 1", "another application"),
+            ("damaged.db", insert, "the file is damaged"),
+            ("whole.db", insert, "the disk is full"),
+        ] {
+            let left = left_behind(dir.path(), name, change);
+            if name == "damaged.db" {
+                let mut bytes = fs::read(&left).expect("the file");
+                bytes[100..4096].fill(0xff);
+                fs::write(&left, bytes).expect("written");
+            }
+            let before = file_and_log(&left);
+            // Only the whole one gets there.
+            let full = |_: &Connection| -> Result<Guard, StoreError> {
+                Err(StoreError::Unavailable { reason: "the disk is full".into() })
+            };
+            match open_or_create(&left, &SqliteOptions::default(), full) {
+                Ok(_) => panic!("{name} opens"),
+                Err(err) => assert!(err.to_string().contains(why), "{name}: {err}"),
+            }
+            assert!(file_and_log(&left) == before, "{name} and its log are as they were");
+        }
+        let whole = dir.path().join("whole.db");
+        drop(SqliteStore::open(&whole, SqliteOptions::default()).expect("the store opens"));
+        assert!(!beside(&whole, "-wal").exists(), "closed as always");
     }
 }

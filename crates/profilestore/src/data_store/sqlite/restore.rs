@@ -60,7 +60,7 @@ impl SqliteStore {
         }
         let source = schema::connect(&file.partial, Role::Reader, options)?;
         // As it is: whatever its format, all of it is replaced.
-        let mut target = schema::open_or_create(to, options)?;
+        let (mut target, ..) = migrate::open_as_it_is(to, options, |_| Ok(()))?;
         target.busy_timeout(options.lock_wait()).map_err(|err| schema::cannot_open(to, &err))?;
         replace(&source, &mut target, options.lock_wait()).map_err(Trouble::not_applied)?;
         Ok(incarnation)

@@ -162,23 +162,29 @@ pub(super) enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Writer,
+    /// Copies no log into the file, when it is closed neither.
     Reader,
     /// Reads a file without a log, in a place where this process may write nothing: no lock is
     /// taken, and nothing is made beside it.
     Frozen,
 }
 
-/// Opens the file, makes its tables when it is new, and gives a connection that may write. It may
-/// be of an earlier format.
-pub(super) fn open_or_create(
+/// A connection that may write, to a file that is made when it is missing. Reads nothing yet.
+pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
+    let flags = flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE;
+    Connection::open_with_flags(path, flags).map_err(|err| cannot_open(path, &err))
+}
+
+/// Makes the tables when the file is new, and sets up the connection that is to write to it. The
+/// file may be of an earlier format.
+pub(super) fn set_up(
+    conn: &Connection,
     path: &Path,
     options: &SqliteOptions,
-) -> Result<Connection, StoreError> {
-    let conn =
-        Connection::open_with_flags(path, flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE)
-            .map_err(|err| cannot_open(path, &err))?;
-    conn.busy_timeout(options.lock_wait()).map_err(|err| cannot_open(path, &err))?;
-    let found = identify(&conn, path)?;
+) -> Result<Found, StoreError> {
+    let wait = |limit| conn.busy_timeout(limit).map_err(|err| cannot_open(path, &err));
+    wait(options.lock_wait())?;
+    let found = identify(conn, path)?;
     match conn.is_readonly(rusqlite::MAIN_DB) {
         Ok(false) => {}
         Ok(true) => {
@@ -190,10 +196,15 @@ pub(super) fn open_or_create(
         Err(err) => return Err(cannot_open(path, &err)),
     }
     if found == Found::Nothing {
-        create(&conn, path, options)?;
+        create(conn, path, options)?;
     }
-    configure(&conn, Role::Writer, options).map_err(|err| cannot_open(path, &err))?;
-    Ok(conn)
+    configure(conn, Role::Writer, options).map_err(|err| cannot_open(path, &err))?;
+    wait(options.lock_wait())?;
+    // From this read on the log's files are there.
+    let found = identify(conn, path)?;
+    // The writer waits for locks in its own way.
+    wait(Duration::ZERO)?;
+    Ok(found)
 }
 
 /// The format of a file that is to be migrated.
@@ -224,7 +235,7 @@ pub(super) fn look(path: &Path) -> Result<(Role, Found), StoreError> {
     })
 }
 
-/// Another connection to a file that [`open_or_create`] or a check of its own found to be a store.
+/// Another connection to a file that [`set_up`] or a check of its own found to be a store.
 pub(super) fn connect(
     path: &Path,
     role: Role,

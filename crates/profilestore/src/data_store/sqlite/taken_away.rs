@@ -110,7 +110,7 @@ impl Guard {
         if let Look::Unsure = guard.look()? {
             guard.write_log_again(conn, write_again)?;
             if let Checkpointed::NotSynced = checkpoint(conn) {
-                return Err(guard.not_usable(conn, &Lost::Copied.to_string()));
+                return Err(guard.not_usable(&Lost::Copied.to_string()));
             }
             guard.look()?;
         }
@@ -146,12 +146,11 @@ impl Guard {
             Err(err) => err.to_string(),
         };
         let what = "it cannot be written again, as it has to be before it is used";
-        Err(self.not_usable(conn, &format!("{what}: {why}")))
+        Err(self.not_usable(&format!("{what}: {why}")))
     }
 
     /// The log was left behind, and stays so.
-    fn not_usable(&self, conn: &Connection, why: &str) -> StoreError {
-        keep_log(conn);
+    fn not_usable(&self, why: &str) -> StoreError {
         StoreError::Unavailable {
             reason: format!(
                 "the file's log was left behind by a program that ended, and {why}: path=`{}`",
@@ -434,7 +433,7 @@ mod tests {
     /// It was copied into the file all the same. So was what the system took for the log after it
     /// had given up a page.
     #[test]
-    fn a_log_that_was_left_behind_and_cannot_be_written_is_left_as_it_is() {
+    fn a_log_that_was_left_behind_and_cannot_be_written_again_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("players.db");
         let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
@@ -456,9 +455,5 @@ mod tests {
             }
             assert!(conn.is_autocommit());
         }
-        keep_log(&store.inner.writer.lock().as_ref().expect("a writer").conn);
-        drop(store);
-        drop(conn);
-        assert!(beside(&path, "-wal").exists());
     }
 }

@@ -17,6 +17,7 @@ use super::{
     backup::{NewFile, close, copy_pages, is_there, open_plain, taken},
     check, head, migrate, nameless,
     schema::{self, Role},
+    taken_away::Guard,
 };
 use crate::data_store::{Incarnation, StoreError};
 
@@ -36,7 +37,8 @@ impl SqliteStore {
     ///
     /// All servers are declared dead, and commits of those that were made for the contents of
     /// before fail with [`StoreError::Replaced`]. Nothing is changed when the backup turns out to
-    /// be damaged.
+    /// be damaged, or when the store that is to be replaced has a log that a program left behind
+    /// and the disk refuses to write again ([`StoreError::Unavailable`]).
     pub fn restore(
         from: &Path,
         to: &Path,
@@ -60,9 +62,14 @@ impl SqliteStore {
         }
         let source = schema::connect(&file.partial, Role::Reader, options)?;
         // As it is: whatever its format, all of it is replaced.
-        let (mut target, ..) = migrate::open_as_it_is(to, options, |_| Ok(()))?;
+        let (mut target, _, guard) =
+            migrate::open_as_it_is(to, options, |conn| Guard::new(to, conn))?;
         target.busy_timeout(options.lock_wait()).map_err(|err| schema::cannot_open(to, &err))?;
-        replace(&source, &mut target, options.lock_wait()).map_err(Trouble::not_applied)?;
+        let replaced = replace(&source, &mut target, options.lock_wait());
+        // The guard closes the log's index only if that has no name any more.
+        drop(target);
+        drop(guard);
+        replaced.map_err(Trouble::not_applied)?;
         Ok(incarnation)
     }
 }
@@ -134,5 +141,62 @@ fn replace(from: &Connection, to: &mut Connection, wait: Duration) -> Result<(),
                 waited += step;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, OpenOptions},
+        os::unix::fs::FileExt as _,
+    };
+
+    use super::*;
+    use crate::data_store::sqlite::schema::beside;
+
+    /// The backup came behind what a failed sync had left in it. A loss of power took the restore
+    /// back, or left older pages among those of the backup.
+    #[test]
+    fn a_backup_is_not_restored_behind_a_log_that_was_left_behind_and_cannot_be_written_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [path, backup, left] =
+            ["players.db", "backup.db", "left.db"].map(|name| dir.path().join(name));
+        let options = SqliteOptions::default();
+        let open = || SqliteStore::open(&path, options.clone()).expect("the store opens");
+        // Only what is written next is in the log.
+        drop(open());
+        let store = open();
+        store.backup(&backup, |_, _| {}).expect("a backup");
+        let conn = store.inner.another_writer().expect("a connection");
+        conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
+        for more in ["", "-wal"] {
+            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
+        }
+        let restore =
+            || SqliteStore::restore(&backup, &left, Existing::Replace, &options, |_, _| {});
+        // It has made the index of the whole log, before the system gives up a page.
+        let reader = Connection::open(&left).expect("a connection");
+        let names = || -> String {
+            let sql = "SELECT group_concat(name) FROM (SELECT name FROM meta ORDER BY name)";
+            reader.query_row(sql, [], |row| row.get(0)).expect("names")
+        };
+        assert_eq!(names(), "a,incarnation,step");
+        let open_log = OpenOptions::new().read(true).write(true).open(beside(&left, "-wal"));
+        let log = open_log.expect("the log");
+        let (at, mut byte) = (log.metadata().expect("the log").len() - 4000, [0]);
+        log.read_exact_at(&mut byte, at).expect("read");
+        log.write_all_at(&[!byte[0]], at).expect("written");
+        let file = fs::read(&left).expect("the file");
+        match restore() {
+            Err(StoreError::Unavailable { reason }) => {
+                assert!(reason.contains("cannot be written again"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(fs::read(&left).expect("the file") == file, "it is as it was");
+        log.write_all_at(&byte, at).expect("written");
+        let incarnation = restore().expect("it is whole again");
+        assert_eq!(schema::incarnation(&reader).expect("a store"), incarnation);
+        assert_eq!(names(), "incarnation,step");
     }
 }

@@ -245,7 +245,7 @@ def messengers(output: str) -> list[Figure]:
         name = part.splitlines()[0].strip()
         [hint] = found(r"bare hints at .*?heard, p50 ([\d.]+) ms", part)
         for what, pattern in [
-            ("hand-over", r"hand-overs at once: p50 ([\d.]+) ms"),
+            ("hand-over at once", r"hand-overs at once: p50 ([\d.]+) ms"),
             ("hand-over behind a pause", r"hand-overs behind a pause: p50 ([\d.]+) ms"),
             ("message", r"messages: p50 ([\d.]+) ms"),
         ]:

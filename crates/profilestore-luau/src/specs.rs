@@ -146,7 +146,7 @@ pub(crate) struct Collector {
 }
 
 /// How many steps of [`Limits::step`] a test or a game for which no time passes may go on for, and
-/// what the tests left behind: a minute.
+/// what the tests left behind: a minute. A game has as many for each of its servers.
 pub(crate) const STEPS: u32 = 6;
 
 /// How far the tests are: how many are over, and whether one is under way.

@@ -168,7 +168,7 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
         Counter,
         "profilestore_sqlite_sync_failures_total",
         Unit::Count,
-        "syncs of the write-ahead log that failed",
+        "syncs of the write-ahead log or of the file that failed",
     ),
     (
         Gauge,

@@ -40,10 +40,10 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// error; with several servers each line names its own. When nothing was printed, a last line on
 /// standard error says that the game was played. The game ends with --until, at Ctrl-C, or
 /// when every script has ended and nothing is left to wait for; then functions of BindToClose run
-/// and everything is saved. In virtual time, in memory and without --allow-http it also ends when no
-/// time has passed in it for a minute of real time for each server, six times --max-step, which is
-/// an error. The data is in memory and gone afterwards, unless --store or PROFILESTORE_STORE names a
-/// store. Exit code 1: a script failed, or something could not be saved.
+/// and everything is saved. In virtual time, in memory and without --allow-http it is also stopped
+/// when no time has passed in it for a minute of real time (six times --max-step), times the number
+/// of servers. The data is in memory and gone afterwards, unless --store or PROFILESTORE_STORE names
+/// a store. Exit code 1: a script failed, the game was stopped so, or something could not be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
     /// A script (Luau), a folder with a default.project.json, a project file, or a place file

@@ -1,6 +1,6 @@
 //! Tests and games for which no time passes. In virtual time a call that is answered at once takes
 //! none, so that a loop over such calls keeps time from passing: the limit of a test would never
-//! come, nor the game's end, nor the limit of that. So all are bounded by the computer's time too.
+//! come, nor the game's end, nor what ends that. So all are bounded by the computer's time too.
 
 use std::{
     future::pending,
@@ -25,7 +25,7 @@ use crate::{
 
 /// Notices that the game's time stands still.
 pub(super) struct Standstill {
-    /// None where much real time may go by in no time of the game.
+    /// None where real time may pass without virtual time.
     watched: Option<Watched>,
 }
 
@@ -54,7 +54,8 @@ impl Standstill {
         servers: usize,
         step: Duration,
     ) -> Self {
-        // All servers have their frames at one moment. Tests have one server.
+        // In virtual time all servers run their frames at one moment, one after the other. Tests have
+        // one server.
         let servers = if specs.is_some() { 1 } else { u32::try_from(servers).unwrap_or(u32::MAX) };
         let watches = specs.is_some() || in_memory;
         let steps = STEPS.saturating_mul(servers);

@@ -30,14 +30,14 @@ const MESSAGES: usize = 300;
 /// median, and for how long the holder keeps the profile.
 const HAND_OVERS: [(&str, &str, Duration); 2] = [
     ("hand-over", " hand-overs at once: p50 ", Duration::ZERO),
-    ("settled", " hand-overs behind a pause: p50 ", Duration::from_millis(10)),
+    ("paused", " hand-overs behind a pause: p50 ", Duration::from_millis(10)),
 ];
 
 pub(super) fn run(runtime: &tokio::runtime::Runtime, url: &str, schema: &str) {
     let program = std::env::current_exe().expect("this program");
     for (messenger, name) in [("notify", "LISTEN/NOTIFY"), ("nats", "NATS")] {
         println!("two processes, {name}");
-        let [at_once, settled] = HAND_OVERS.map(|(part, said, _)| {
+        let [at_once, paused] = HAND_OVERS.map(|(part, said, _)| {
             let printed = in_two_processes(&program, [part, part], schema, messenger);
             mean_of_medians(&printed, said)
         });
@@ -49,7 +49,7 @@ pub(super) fn run(runtime: &tokio::runtime::Runtime, url: &str, schema: &str) {
             "  3 bare commits (p50 {commit:.2} ms each) + 2 bare hints: {parts:.2} ms; a \
              hand-over at once takes {:.2} times that, behind a pause {:.2} times",
             at_once / parts,
-            settled / parts
+            paused / parts
         );
     }
 }

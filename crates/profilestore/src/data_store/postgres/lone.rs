@@ -279,7 +279,7 @@ pub(super) async fn sent(lease: &mut Lease, step: &Step<'_>) -> Option<Alone> {
     Some(answer)
 }
 
-/// What its answer means. `unknown` takes in that the engine does not know the statement.
+/// What its answer means. Notes the statement in `unknown` if the engine does not know it.
 pub(super) fn settled(
     answer: Alone,
     sql: &'static str,

@@ -71,7 +71,8 @@ impl Inner {
 }
 
 /// What is told about a commit whose transaction may not be on the disk. A conflict shows what an
-/// earlier commit of it wrote: also that a message was sent, which its sender takes for done.
+/// earlier commit of the same transaction wrote: also that a message was sent, which its sender
+/// takes for done.
 fn not_synced(reply: &mut Reply, commit: CommitId, reason: &str) {
     let reason = reason.to_owned();
     match reply {

@@ -56,7 +56,7 @@ impl Logged {
         let least = if grown { SHORT_REST } else { CHECKPOINT_PAGES };
         match () {
             () if rest > 0 && in_turn && pages >= at_last_turn + RETRY_PAGES => Due::InTurn,
-            // From there on the next one would be in the way of the writer's turn.
+            // From `HARD_PAGES` on, one beside would be in the way of the writer's turn.
             () if rest >= least && !running && pages < HARD_PAGES => Due::Beside,
             () => Due::Not,
         }
@@ -110,7 +110,7 @@ impl Inner {
             });
             emptied.unwrap_or_else(|err| {
                 if is_not_synced(&err) {
-                    inner.syncs.lose(Lost::Copied);
+                    inner.not_synced();
                 }
                 Err(Trouble::from(err).not_applied())
             })
@@ -183,12 +183,18 @@ impl Inner {
     pub(super) fn checkpoint(&self, conn: &Connection) -> Option<i32> {
         match checkpoint(conn) {
             Checkpointed::Through(copied) => Some(copied),
-            Checkpointed::NotNow => None,
+            Checkpointed::NotDone => None,
             Checkpointed::NotSynced => {
-                self.syncs.lose(Lost::Copied);
+                self.not_synced();
                 None
             }
         }
+    }
+
+    /// A sync of a checkpoint failed.
+    fn not_synced(&self) {
+        metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
+        self.syncs.lose(Lost::CopyNotSynced);
     }
 }
 
@@ -204,14 +210,15 @@ impl Beside {
         let conn = inner.another_writer()?;
         let is_it = |file: &KeptOpen| inner.guard.as_ref().is_some_and(|g| g.is_file(file.id()));
         let opened = inner.options.durable.then(|| KeptOpen::open(&inner.path));
-        let file = opened.and_then(|opened| {
-            opened.inspect_err(|err| tracing::warn!(%err, "the file is synced late")).ok()
-        });
+        let late = |err: &_| {
+            tracing::warn!(%err, "the file cannot be opened to be synced beside the writer");
+        };
+        let file = opened.and_then(|opened| opened.inspect_err(late).ok());
         Ok(Self { conn, file: file.filter(is_it) })
     }
 
-    /// `before`: how many pages had been copied. SQLite syncs the file only when all of the log is in
-    /// it, and that is mostly in the writer's turn. Without the sync here, no commit would be
+    /// `before`: how many pages had been copied. SQLite syncs the file only when all of the log is
+    /// in it, and that is mostly in the writer's turn. Without the sync here, no commit would be
     /// written until all that was copied since the log began is on the disk.
     fn checkpoint(&self, inner: &Inner, before: i32) {
         let Some(copied) = inner.checkpoint(&self.conn) else { return };
@@ -219,9 +226,8 @@ impl Beside {
             && let Some(Err(err)) = self.file.as_ref().map(KeptOpen::sync)
         {
             // The next sync of the file may succeed, and SQLite would let the log begin anew.
-            metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
-            tracing::warn!(%err, "the file could not be synced");
-            inner.syncs.lose(Lost::Copied);
+            tracing::warn!(path = %inner.path.display(), %err, "the file could not be synced");
+            inner.not_synced();
         }
     }
 }
@@ -240,7 +246,7 @@ pub(super) enum Checkpointed {
     /// So many pages of the log are in the file.
     Through(i32),
     /// Another process may be at it: then there is no need.
-    NotNow,
+    NotDone,
     /// The disk failed to sync the log or the file. The next sync may succeed, and tell nothing.
     NotSynced,
 }
@@ -258,12 +264,11 @@ pub(super) fn checkpoint(conn: &Connection) -> Checkpointed {
         Err(err) => {
             tracing::warn!(%err, "a checkpoint failed");
             if is_not_synced(&err) {
-                metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
                 return Checkpointed::NotSynced;
             }
         }
     }
-    Checkpointed::NotNow
+    Checkpointed::NotDone
 }
 
 fn is_not_synced(err: &rusqlite::Error) -> bool {

@@ -141,7 +141,7 @@ impl Index {
 ///
 /// A process that closes a file loses all its locks on it, those of SQLite's own connections too.
 /// So a file is open once in a process. It is closed only when no name leads to it any more, since
-/// then no other program can come to it: with the last of these, or when another file is opened.
+/// then no other program can come to it: with its last user, or when another file is opened.
 #[derive(Debug)]
 pub(super) struct KeptOpen {
     file: Arc<File>,

@@ -48,7 +48,7 @@ pub(super) enum Lost {
     Frames { lost: u32, of: u32 },
     /// What was copied from it into the file may not be on the disk. SQLite does not copy it again
     /// as long as a program has the file open.
-    Copied,
+    CopyNotSynced,
 }
 
 impl fmt::Display for Lost {
@@ -59,9 +59,10 @@ impl fmt::Display for Lost {
                 "the log lost {lost} of its {of} frames; end all programs that use the store, copy \
                  its files, and open it again, which goes by what is left of the log"
             ),
-            Self::Copied => f.write_str(
-                "the disk failed to sync the file into which the log is copied; end all programs \
-                 that use the store, and open it again, which copies all of the log once more",
+            Self::CopyNotSynced => f.write_str(
+                "the disk failed to sync the log or the file when the one was copied into the \
+                 other; end all programs that use the store, and open it again, which copies all \
+                 of the log once more",
             ),
         }
     }
@@ -109,7 +110,8 @@ fn whole_frames(log: impl Read, known: &Committed) -> io::Result<u32> {
         && let Some(ends) = walk.step()?
     {
         frames += 1;
-        // Where the last transaction lies, an earlier one may have been that was rolled back.
+        // An earlier transaction that was rolled back may lie at the last frame: it fits, but has
+        // another checksum.
         let is_known = frames < known.frames || walk.sum == known.sum;
         if ends && is_known {
             whole = frames;

@@ -223,7 +223,7 @@ impl Syncs {
     ) -> Result<(), StoreError> {
         let Settled { failed, lost, .. } = *self.settled.borrow();
         let Some(log) = self.log.as_ref().filter(|_| failed) else { return Ok(()) };
-        // A later log that is whole tells nothing: the file may have got pages of this one.
+        // Not looked at again: another process may have copied what was lost into the file.
         let done = if lost.is_some() { Ok(lost) } else { self.rewrite(log, conn, wait, look) };
         let why = match done {
             Ok(None) => return Ok(()),
@@ -237,10 +237,10 @@ impl Syncs {
 
     /// The log cannot be made good: from now on the store refuses everything.
     pub(super) fn lose(&self, lost: Lost) {
-        let path = self.path.display();
-        tracing::error!(%path, %lost, "the log cannot be made good");
         // One that does not sync promises nothing.
         if self.log.is_some() {
+            let path = self.path.display();
+            tracing::error!(%path, %lost, "the log cannot be made good");
             self.settled.send_modify(|settled| {
                 (settled.failed, settled.lost) = (true, Some(lost));
             });
@@ -259,7 +259,7 @@ impl Syncs {
         wait_while_busy(wait, || conn.execute_batch("BEGIN IMMEDIATE")).map_err(text)?;
         let _turn = self.turn.lock();
         let through = self.committed.load(SeqCst);
-        // From the sync on the system gives up nothing that the disk has not got.
+        // Looked at after the sync: before it, the system may still drop pages.
         let found = write_again(log).and_then(|()| look(log));
         let path = self.path.display();
         match &found {

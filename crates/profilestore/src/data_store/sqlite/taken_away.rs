@@ -110,7 +110,7 @@ impl Guard {
         if let Look::Unsure = guard.look()? {
             guard.write_log_again(conn, write_again)?;
             if let Checkpointed::NotSynced = checkpoint(conn) {
-                return Err(guard.not_usable(&Lost::Copied.to_string()));
+                return Err(guard.not_usable(&Lost::CopyNotSynced.to_string()));
             }
             guard.look()?;
         }
@@ -119,8 +119,8 @@ impl Guard {
 
     /// Writes again what a process left in the log that ended without closing the store. A sync of
     /// it may have failed, which no later one tells. A log that another process is using is left
-    /// alone: it may be long, and no process could commit meanwhile. One that ends in the middle,
-    /// after a loss of power, is whole: SQLite has counted its frames when it was opened.
+    /// alone: it may be long, and no process could commit meanwhile. One that a loss of power cut
+    /// short passes: its index, which was made when it was opened, counts only what is before that.
     fn write_log_again(
         &self,
         conn: &Connection,

@@ -33,7 +33,7 @@ pub(super) struct Writer {
     data_version: i64,
     contended: u32,
     /// Since when the writer does not have the file's lock.
-    let_go: RealTime,
+    unlocked_since: RealTime,
     /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the
     /// log began anew.
     checkpointed_at: i32,
@@ -70,7 +70,7 @@ impl Writer {
             broken: false,
             data_version: 0,
             contended: 0,
-            let_go: real_time(),
+            unlocked_since: real_time(),
             checkpointed_at: 0,
             grew: false,
         })
@@ -156,7 +156,7 @@ impl Writer {
         self.recover(inner)?;
         if self.contended > 0 {
             self.contended -= 1;
-            let turn = turn_of_others(self.let_go.elapsed());
+            let turn = turn_of_others(self.unlocked_since.elapsed());
             if !turn.is_zero() {
                 std::thread::park_timeout(turn);
             }
@@ -267,7 +267,7 @@ impl Writer {
             self.conn.prepare_cached("COMMIT")?.execute([])
         });
         inner.syncs.end();
-        self.let_go = real_time();
+        self.unlocked_since = real_time();
         if let Err(err) = committed {
             let full = is_full(&err);
             self.broken |= !full;
@@ -356,14 +356,14 @@ impl Writer {
             tracing::warn!(%err, "a transaction could not be rolled back");
             self.broken = true;
         }
-        self.let_go = real_time();
+        self.unlocked_since = real_time();
     }
 }
 
 /// How long a writer leaves the file's lock to another process that writes too, so long after it
 /// let go of it. One that waits looks every tenth of a millisecond at first.
-fn turn_of_others(let_go_for: Duration) -> Duration {
-    Duration::from_micros(200).saturating_sub(let_go_for)
+fn turn_of_others(unlocked_for: Duration) -> Duration {
+    Duration::from_micros(200).saturating_sub(unlocked_for)
 }
 
 /// Leaves the syncs of commits to [`super::sync`]. Checkpoints sync as before.

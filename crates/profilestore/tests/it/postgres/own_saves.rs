@@ -126,7 +126,7 @@ async fn an_own_save_whose_servers_row_is_gone_is_saved() {
     assert!(!is_in_settled(&watched, commit.id), "it is the holder's all the same");
 }
 
-/// One flag stood for all three statements: no save was one any more.
+/// One flag stood for all three statements: after that, no lone save was sent as one statement.
 #[tokio::test]
 async fn a_statement_that_the_engine_does_not_know_keeps_no_other_from_being_sent() {
     let mut watched = Watched::start(&ManualClock::default()).await;

@@ -131,7 +131,7 @@ async fn a_change_of_a_profile_that_was_looked_at_is_one_statement() {
     assert_eq!(kept(2).await.as_deref(), Some(&b"saved"[..]));
 }
 
-/// One flag stood for both statements: no change of a lease was one any more.
+/// One flag stood for both statements: after that, no lone change of a lease was sent as one.
 #[tokio::test]
 async fn where_the_engine_does_not_know_the_statement_of_an_end_a_take_is_one_statement() {
     let mut watched = Watched::start(&ManualClock::default()).await;

@@ -21,7 +21,7 @@ const CHECKPOINT_PAGES: i32 = 8000;
 const GROWN_PAGES: i32 = 16_000;
 const SHORT_REST: i32 = 1500;
 
-/// From this many pages on the writer copies whatever there is.
+/// From this many pages on the writer copies what there is, up to as many.
 const HARD_PAGES: i32 = 32_000;
 
 /// By how many pages the log has grown before the writer tries again: an old read may have been in
@@ -52,12 +52,14 @@ impl Logged {
     fn due(self, running: bool) -> Due {
         let Self { pages, copied, at_last_turn } = self;
         let (rest, grown) = (pages - copied, pages >= GROWN_PAGES);
-        let in_turn = pages >= HARD_PAGES || (grown && rest <= SHORT_REST && !running);
+        // An old read that has ended left more than commits could wait for.
+        let hard = pages >= HARD_PAGES && rest <= HARD_PAGES;
+        let in_turn = hard || (grown && rest <= SHORT_REST && !running);
         let least = if grown { SHORT_REST } else { CHECKPOINT_PAGES };
         match () {
             () if rest > 0 && in_turn && pages >= at_last_turn + RETRY_PAGES => Due::InTurn,
-            // From `HARD_PAGES` on, one beside would be in the way of the writer's turn.
-            () if rest >= least && !running && pages < HARD_PAGES => Due::Beside,
+            // One beside would be in the way of the writer's turn.
+            () if rest >= least && !running && !hard => Due::Beside,
             () => Due::Not,
         }
     }
@@ -95,7 +97,7 @@ impl Inner {
                     .map_err(sqlite)?;
             }
             // Most of it beside the writer: commits wait for the rest only.
-            inner.checkpoint(&inner.another_writer()?);
+            checkpoint(&inner.another_writer()?);
             let emptied = wait_while_busy(inner.options.lock_wait(), || {
                 let mut writer = inner.writer.lock();
                 let Some(writer) = writer.as_mut() else { return Ok(Err(inner.no_writer())) };
@@ -109,9 +111,7 @@ impl Inner {
                     .map(|_| Ok(()))
             });
             emptied.unwrap_or_else(|err| {
-                if is_not_synced(&err) {
-                    inner.not_synced();
-                }
+                note_if_not_synced(&err);
                 Err(Trouble::from(err).not_applied())
             })
         });
@@ -124,6 +124,9 @@ impl Inner {
     /// removes the log. Waits for what is being written.
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock().take();
+        self.checkpoints.closed.store(true, SeqCst);
+        // What runs beside the writer may fail to sync the file.
+        let beside = self.checkpoints.beside.lock().take();
         if let Some(writer) = &mut writer {
             self.let_go(&writer.conn);
             // The log is copied into the file only if all of it is on the disk.
@@ -136,8 +139,6 @@ impl Inner {
             }
         }
         self.readers.close();
-        self.checkpoints.closed.store(true, SeqCst);
-        let beside = self.checkpoints.beside.lock().take();
         if let Some(guard) = &self.guard {
             if let Some(beside) = &beside {
                 guard.let_go(&beside.conn);
@@ -177,25 +178,6 @@ impl Inner {
             beside.checkpoint(self, copied);
         }
     }
-
-    /// Copies the log into the file, as [`checkpoint`] does. After a failed sync of the file the
-    /// store goes on no more.
-    pub(super) fn checkpoint(&self, conn: &Connection) -> Option<i32> {
-        match checkpoint(conn) {
-            Checkpointed::Through(copied) => Some(copied),
-            Checkpointed::NotDone => None,
-            Checkpointed::NotSynced => {
-                self.not_synced();
-                None
-            }
-        }
-    }
-
-    /// A sync of a checkpoint failed.
-    fn not_synced(&self) {
-        metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
-        self.syncs.lose(Lost::CopyNotSynced);
-    }
 }
 
 /// What checkpoints beside the writer are made with.
@@ -213,23 +195,33 @@ impl Beside {
         let late = |err: &_| {
             tracing::warn!(%err, "the file cannot be opened to be synced beside the writer");
         };
-        let file = opened.and_then(|opened| opened.inspect_err(late).ok());
-        Ok(Self { conn, file: file.filter(is_it) })
+        let file = opened.and_then(|opened| opened.inspect_err(late).ok()).filter(is_it);
+        Ok(Self { conn, file: file.filter(can_be_synced) })
     }
 
     /// `before`: how many pages had been copied. SQLite syncs the file only when all of the log is
     /// in it, and that is mostly in the writer's turn. Without the sync here, no commit would be
     /// written until all that was copied since the log began is on the disk.
     fn checkpoint(&self, inner: &Inner, before: i32) {
-        let Some(copied) = inner.checkpoint(&self.conn) else { return };
+        let Some(copied) = checkpoint(&self.conn) else { return };
         if copied != before
             && let Some(Err(err)) = self.file.as_ref().map(KeptOpen::sync)
         {
-            // The next sync of the file may succeed, and SQLite would let the log begin anew.
+            // The next sync of the file may succeed, and the log would begin anew: SQLite takes what
+            // it has copied before for done. What it cannot sync itself it copies again.
             tracing::warn!(path = %inner.path.display(), %err, "the file could not be synced");
-            inner.not_synced();
+            count_failure();
+            inner.syncs.lose(Lost::CopyNotSynced);
         }
     }
+}
+
+/// Whether a file system syncs what is open for reading. Also takes in what the file was told before
+/// this store opened it: SQLite's own files are told that by themselves.
+fn can_be_synced(file: &KeptOpen) -> bool {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    let synced = file.sync();
+    !synced.is_err_and(|err| matches!(err.kind(), InvalidInput | PermissionDenied | Unsupported))
 }
 
 /// Says that no checkpoint runs any more, also when its task is dropped before it began.
@@ -241,38 +233,35 @@ impl Drop for Checkpointing {
     }
 }
 
-/// What came of a checkpoint.
-pub(super) enum Checkpointed {
-    /// So many pages of the log are in the file.
-    Through(i32),
-    /// Another process may be at it: then there is no need.
-    NotDone,
-    /// The disk failed to sync the log or the file. The next sync may succeed, and tell nothing.
-    NotSynced,
-}
-
-/// Copies the log into the file, as far as no reader needs the old pages.
-pub(super) fn checkpoint(conn: &Connection) -> Checkpointed {
+/// Copies the log into the file, as far as no reader needs the old pages, and answers how many of
+/// its pages are there now. Another process may be at it: then there is no need.
+pub(super) fn checkpoint(conn: &Connection) -> Option<i32> {
     let span = tracing::debug_span!("sqlite checkpoint");
     let _entered = span.enter();
     match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
         Ok((logged, done)) => {
             tracing::debug!(logged, done, "checkpointed");
-            return Checkpointed::Through(done);
+            return Some(done);
         }
         Err(err) if schema::is_busy(&err) => {}
         Err(err) => {
+            note_if_not_synced(&err);
             tracing::warn!(%err, "a checkpoint failed");
-            if is_not_synced(&err) {
-                return Checkpointed::NotSynced;
-            }
         }
     }
-    Checkpointed::NotDone
+    None
 }
 
-fn is_not_synced(err: &rusqlite::Error) -> bool {
-    err.sqlite_error().is_some_and(|err| err.extended_code == ffi::SQLITE_IOERR_FSYNC)
+/// Counts a failed sync of SQLite's own. After one of the log, its next sync by this store fails as
+/// well, and makes it good.
+fn note_if_not_synced(err: &rusqlite::Error) {
+    if err.sqlite_error().is_some_and(|err| err.extended_code == ffi::SQLITE_IOERR_FSYNC) {
+        count_failure();
+    }
+}
+
+fn count_failure() {
+    metrics::counter!("profilestore_sqlite_sync_failures_total").increment(1);
 }
 
 /// Lets a connection be closed without copying its log into the file and removing it.

@@ -60,9 +60,8 @@ impl fmt::Display for Lost {
                  its files, and open it again, which goes by what is left of the log"
             ),
             Self::CopyNotSynced => f.write_str(
-                "the disk failed to sync the log or the file when the one was copied into the \
-                 other; end all programs that use the store, and open it again, which copies all \
-                 of the log once more",
+                "the disk failed to sync the file into which the log is copied; end all programs \
+                 that use the store, and open it again, which copies all of the log once more",
             ),
         }
     }

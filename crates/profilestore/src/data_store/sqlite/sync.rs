@@ -237,14 +237,11 @@ impl Syncs {
 
     /// The log cannot be made good: from now on the store refuses everything.
     pub(super) fn lose(&self, lost: Lost) {
-        // One that does not sync promises nothing.
-        if self.log.is_some() {
-            let path = self.path.display();
-            tracing::error!(%path, %lost, "the log cannot be made good");
-            self.settled.send_modify(|settled| {
-                (settled.failed, settled.lost) = (true, Some(lost));
-            });
-        }
+        tracing::error!(path = %self.path.display(), %lost, "the log cannot be made good");
+        self.settled.send_modify(|settled| {
+            settled.failed = true;
+            settled.lost.get_or_insert(lost);
+        });
     }
 
     /// Answers with what is lost of the log. Otherwise it is made good.
@@ -264,14 +261,17 @@ impl Syncs {
         let path = self.path.display();
         match &found {
             Ok(None) => {
-                self.settled.send_replace(Settled { through, ..Settled::default() });
+                self.settled.send_modify(|settled| {
+                    // A checkpoint may have failed meanwhile.
+                    (settled.through, settled.failed) = (through, settled.lost.is_some());
+                });
                 tracing::warn!(%path, "all of the log was written again, after a failed sync");
             }
             Ok(Some(lost)) => self.lose(*lost),
             Err(_) => {}
         }
         let ended = conn.execute_batch("ROLLBACK").map_err(text);
-        found.map_err(|err| err.to_string()).and_then(|lost| ended.map(|()| lost))
+        found.map_err(|err| err.to_string()).and(ended).map(|()| self.settled.borrow().lost)
     }
 
     /// Whether a thread syncs, or was asked for.

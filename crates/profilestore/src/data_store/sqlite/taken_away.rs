@@ -23,7 +23,7 @@ use super::{
     Inner, backup,
     busy::real_time,
     check::CheckReport,
-    checkpoints::{Checkpointed, checkpoint, keep_log},
+    checkpoints::{checkpoint, keep_log},
     contents::{Contents, Found, Written, id_of},
     holder,
     kept::{How, Kept, decide},
@@ -109,9 +109,7 @@ impl Guard {
         // A log that a crash left.
         if let Look::Unsure = guard.look()? {
             guard.write_log_again(conn, write_again)?;
-            if let Checkpointed::NotSynced = checkpoint(conn) {
-                return Err(guard.not_usable(&Lost::CopyNotSynced.to_string()));
-            }
+            checkpoint(conn);
             guard.look()?;
         }
         Ok(guard)
@@ -145,18 +143,13 @@ impl Guard {
             Ok(Some(lost)) => lost.to_string(),
             Err(err) => err.to_string(),
         };
-        let what = "it cannot be written again, as it has to be before it is used";
-        Err(self.not_usable(&format!("{what}: {why}")))
-    }
-
-    /// The log was left behind, and stays so.
-    fn not_usable(&self, why: &str) -> StoreError {
-        StoreError::Unavailable {
+        Err(StoreError::Unavailable {
             reason: format!(
-                "the file's log was left behind by a program that ended, and {why}: path=`{}`",
+                "the file's log was left behind by a program that ended, and cannot be written \
+                 again, as it has to be before it is used: {why}: path=`{}`",
                 self.path.display()
             ),
-        }
+        })
     }
 
     /// What is lost of the log. No process may write to it meanwhile.
@@ -275,7 +268,7 @@ impl Inner {
             Look::Unsure => {
                 // One of this store's own is waited for.
                 if conn.is_autocommit() && !self.syncs.has_failed() {
-                    self.checkpoint(conn);
+                    checkpoint(conn);
                 }
                 return Ok(());
             }

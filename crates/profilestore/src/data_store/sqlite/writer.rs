@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
 use super::{
     Inner, Trouble,
     busy::{Busy, real_time, wait_while_busy},
-    checkpoints::{Due, Logged},
+    checkpoints::{Due, Logged, checkpoint},
     known::KnownHeads,
     queue::{Job, Reply},
     schema,
@@ -330,7 +330,7 @@ impl Writer {
         let log = Logged { pages: logged, copied: done, at_last_turn };
         if inner.checkpoint_due(log) == Due::InTurn {
             self.checkpointed_at = logged;
-            inner.checkpoint(&self.conn);
+            checkpoint(&self.conn);
         }
     }
 

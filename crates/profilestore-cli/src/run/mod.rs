@@ -42,8 +42,9 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// when every script has ended and nothing is left to wait for; then functions of BindToClose run
 /// and everything is saved. In virtual time, in memory and without --allow-http it is also stopped
 /// when no time has passed in it for a minute of real time (six times --max-step), times the number
-/// of servers. The data is in memory and gone afterwards, unless --store or PROFILESTORE_STORE names
-/// a store. Exit code 1: a script failed, the game was stopped so, or something could not be saved.
+/// of servers. The data is in memory and gone afterwards, unless --store or PROFILESTORE_STORE
+/// names a store. Exit code 1: a script failed, the game was stopped so, or something could not be
+/// saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
     /// A script (Luau), a folder with a default.project.json, a project file, or a place file

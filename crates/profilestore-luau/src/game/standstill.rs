@@ -54,8 +54,8 @@ impl Standstill {
         servers: usize,
         step: Duration,
     ) -> Self {
-        // In virtual time all servers run their frames at one moment, one after the other. Tests have
-        // one server.
+        // In virtual time all servers run their frames at one moment, one after the other. Tests
+        // have one server.
         let servers = if specs.is_some() { 1 } else { u32::try_from(servers).unwrap_or(u32::MAX) };
         let watches = specs.is_some() || in_memory;
         let steps = STEPS.saturating_mul(servers);

@@ -164,9 +164,9 @@ impl Digest {
 ///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].
 /// * **Reads** see every commit that was acknowledged before they began, anywhere. What a read has
 ///   shown survives a crash of the store's host as well: where a commit can be seen before it is
-///   durable, the read is answered when it is. Exempt are a SQLite store with
-///   `durable: false`, and what was committed through another opening of the same SQLite
-///   file, by another process for example (`docs/guarantees.md`, G2).
+///   durable, the read is answered when it is. Exempt are a SQLite store with `durable: false`, and
+///   what was committed through another opening of the same SQLite file, by another process for
+///   example (`docs/guarantees.md`, G2).
 /// * **Whole values.** A value that is not, byte for byte, the one that was written is never handed
 ///   out: what would show it fails with [`StoreError::Damaged`], before anything is applied. It
 ///   stands in the way of nothing else: it can be replaced, and the other versions of its key can

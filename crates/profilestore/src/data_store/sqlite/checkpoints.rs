@@ -52,7 +52,8 @@ impl Logged {
     fn due(self, running: bool) -> Due {
         let Self { pages, copied, at_last_turn } = self;
         let (rest, grown) = (pages - copied, pages >= GROWN_PAGES);
-        // An old read that has ended left more than commits could wait for.
+        // More is left behind an old read, and is copied beside the writer first: commits could not
+        // wait for all of it.
         let hard = pages >= HARD_PAGES && rest <= HARD_PAGES;
         let in_turn = hard || (grown && rest <= SHORT_REST && !running);
         let least = if grown { SHORT_REST } else { CHECKPOINT_PAGES };
@@ -207,8 +208,8 @@ impl Beside {
         if copied != before
             && let Some(Err(err)) = self.file.as_ref().map(KeptOpen::sync)
         {
-            // The next sync of the file may succeed, and the log would begin anew: SQLite takes what
-            // it has copied before for done. What it cannot sync itself it copies again.
+            // The next sync of the file may succeed, and the log would begin anew: SQLite takes
+            // what it has copied before for done. What it cannot sync itself it copies again.
             tracing::warn!(path = %inner.path.display(), %err, "the file could not be synced");
             count_failure();
             inner.syncs.lose(Lost::CopyNotSynced);
@@ -216,8 +217,8 @@ impl Beside {
     }
 }
 
-/// Whether a file system syncs what is open for reading. Also takes in what the file was told before
-/// this store opened it: SQLite's own files are told that by themselves.
+/// Whether a file system syncs what is open for reading. Also takes in what the file was told
+/// before this store opened it: SQLite's own files are told that by themselves.
 fn can_be_synced(file: &KeptOpen) -> bool {
     use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     let synced = file.sync();
@@ -253,7 +254,7 @@ pub(super) fn checkpoint(conn: &Connection) -> Option<i32> {
 }
 
 /// Counts a failed sync of SQLite's own. After one of the log, its next sync by this store fails as
-/// well, and makes it good.
+/// well, and is made good.
 fn note_if_not_synced(err: &rusqlite::Error) {
     if err.sqlite_error().is_some_and(|err| err.extended_code == ffi::SQLITE_IOERR_FSYNC) {
         count_failure();
@@ -309,9 +310,15 @@ mod tests {
         );
         // An old read is in the way.
         assert_eq!(
-            [due(33_000, 100, 32_001, true), due(33_001, 100, 32_001, true)],
+            [due(33_000, 1100, 32_001, true), due(33_001, 1100, 32_001, true)],
             [Due::Not, Due::InTurn]
         );
+        // It has left more than commits could wait for.
+        assert_eq!(
+            [due(40_000, 7999, 32_001, false), due(40_000, 7999, 32_001, true)],
+            [Due::Beside, Due::Not]
+        );
+        assert_eq!(due(40_000, 8000, 32_001, false), Due::InTurn);
         assert_eq!(due(16_000, 16_000, 0, false), Due::Not);
         // One beside was in the way of the last try; none is to be in the way of the next.
         assert_eq!(due(32_500, 20_000, 32_000, false), Due::Not);

@@ -300,7 +300,7 @@ def count_instructions(program: str, limit: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[str]) -> str:
+def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[int]) -> str:
     program = programs[group.bench]
     if name == "instructions":
         return count_instructions(program, group.limit)
@@ -312,7 +312,7 @@ def one_run(name: str, group: Group, programs: dict[str, str], sizes: list[str])
     arguments, limit = group.arguments, group.limit
     if name == "growth":
         # A slow disk may take some minutes for 10,000,000 profiles.
-        arguments, limit = sizes, limit + max(int(size) for size in sizes) // 4000
+        arguments, limit = [str(size) for size in sizes], limit + max(sizes) // 4000
     command = [program, *arguments]
     if group.servers:
         command = ["scripts/servers.sh", *command]
@@ -353,7 +353,7 @@ def earlier(rev: str, names: list[str]) -> dict[str, str]:
 
 
 def measure(
-    names: list[str], runs: int, sizes: list[str], against: str, go_on: bool
+    names: list[str], runs: int, sizes: list[int], against: str, go_on: bool
 ) -> list[dict]:
     before = earlier(against, names) if against else None
     programs = build([GROUPS[name] for name in names])
@@ -416,8 +416,10 @@ def main() -> int:
     parser.add_argument(
         "--sizes",
         nargs="+",
+        # A group's name behind it is refused, and not taken for a size.
+        type=int,
         metavar="PROFILES",
-        default=["10000", "100000", "1000000"],
+        default=[10_000, 100_000, 1_000_000],
         help="sizes of the group growth; 10000000 needs 3.6 GB and took three minutes",
     )
     parser.add_argument("--against", metavar="COMMIT", default="", help="an earlier commit beside")

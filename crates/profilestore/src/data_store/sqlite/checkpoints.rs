@@ -279,7 +279,7 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
-    use super::{Beside, Due, Logged, keep_log, schema};
+    use super::{Beside, Due, Logged, Lost, can_be_synced, keep_log, schema};
     use crate::{
         data_store::{
             DataStore as _, DataStoreExt as _, Returning, SqliteOptions, SqliteStore,
@@ -336,7 +336,10 @@ mod tests {
         let commit = |at: usize| first_save(incarnation, &keys[at], "1".into());
         store.commit_one(commit(0)).await.expect("saved");
         let conn = store.inner.another_writer().expect("a connection");
-        let beside = Beside { conn, file: Some(KeptOpen::pipe().expect("a pipe")) };
+        let pipe = KeptOpen::pipe().expect("a pipe");
+        // The file of a store on such a file system is not synced beside the writer.
+        assert!(!can_be_synced(&pipe));
+        let beside = Beside { conn, file: Some(pipe) };
         beside.checkpoint(&store.inner, 0);
         let refused = [
             store.commit_one(commit(1)).await.expect_err("refused").to_string(),
@@ -347,6 +350,30 @@ mod tests {
         assert!(fs::metadata(schema::beside(&path, "-wal")).expect("the log").len() > 0);
         let (_, found) = open().read_one(&keys[0], Returning::HEAD).await.expect("read");
         assert_eq!(found.version, 1);
+    }
+
+    /// It looked for a failure before it waited for that, and the log was removed.
+    #[test]
+    fn a_close_learns_of_a_failure_of_the_checkpoint_beside_the_writer() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let inner = &store.inner;
+        let conn = inner.another_writer().expect("a connection");
+        conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
+        drop(conn);
+        let at_work = inner.checkpoints.beside.lock();
+        std::thread::scope(|scope| {
+            scope.spawn(|| inner.close());
+            while inner.writer.lock().is_some() {
+                std::thread::yield_now();
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+            inner.syncs.lose(Lost::CopyNotSynced);
+            drop(at_work);
+        });
+        drop(store);
+        assert!(fs::metadata(beside(&path, "-wal")).expect("the log").len() > 0);
     }
 
     /// Closes a store that has something in its log, and answers whether all of the log was written

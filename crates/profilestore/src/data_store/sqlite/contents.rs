@@ -215,6 +215,30 @@ pub(super) fn id_of(file: &Metadata) -> (u64, u64) {
 mod tests {
     use super::*;
 
+    /// It was kept for as long as the process lived, and the room of a file that was deleted with
+    /// it.
+    #[test]
+    fn a_file_is_kept_open_until_no_name_leads_to_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
+        for path in [&one, &other] {
+            fs::write(path, "").expect("a file");
+        }
+        let open = |path| KeptOpen::open(path).expect("it is there");
+        let kept = |id| OPEN.lock().contains_key(&id);
+        let id = open(&one).id();
+        assert!(kept(id), "SQLite's connections may have locks on it");
+        fs::remove_file(&one).expect("removed");
+        let (first, second) = (open(&other), open(&other));
+        assert!(!kept(id), "another one was opened");
+        let id = first.id();
+        fs::remove_file(&other).expect("removed");
+        drop(first);
+        assert!(kept(id));
+        drop(second);
+        assert!(!kept(id), "that was its last user");
+    }
+
     #[test]
     fn a_file_is_overwritten_when_it_was_written_and_no_checkpoint_was_at_work() {
         let log = |salts, copied, attempted| Log { salts, copied, attempted };

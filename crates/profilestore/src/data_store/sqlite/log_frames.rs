@@ -285,6 +285,29 @@ mod tests {
         assert_eq!(add([0; 2], &[[1, 0, 0, 0], [2, 0, 0, 0]], false), [1, 3]);
     }
 
+    /// It was forgotten when the log had been written again, and the log began anew over pages that
+    /// the disk had not got.
+    #[test]
+    fn what_a_checkpoint_loses_while_the_log_is_made_good_stays_lost() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("players.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the store opens");
+        let conn = store.inner.another_writer().expect("a connection");
+        let syncs = &store.inner.syncs;
+        syncs.fail();
+        let meanwhile = |_: &File| {
+            syncs.lose(Lost::CopyNotSynced);
+            Ok(None)
+        };
+        let wait = store.inner.options.lock_wait();
+        let first = syncs.secure(&conn, wait, meanwhile).expect_err("lost").to_string();
+        assert!(first.contains("copies all of the log once more"), "{first}");
+        // What was found first says what is to be done.
+        syncs.lose(Lost::Frames { lost: 1, of: 2 });
+        let later = syncs.secure(&conn, wait, |_| Ok(None)).expect_err("lost").to_string();
+        assert_eq!(later, first);
+    }
+
     /// The system had given up a page that it could not write, and the disk's older one was written
     /// again and taken for the log: a loss of power then cut the log there.
     #[tokio::test]

@@ -284,7 +284,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::data_store::{SqliteStore, sqlite::taken_away::Guard};
+    use crate::data_store::{
+        SqliteStore,
+        sqlite::taken_away::{Guard, tests::leave},
+    };
 
     /// A file and its log, as a process leaves them that is killed right after this change.
     fn left_behind(dir: &Path, name: &str, change: &str) -> PathBuf {
@@ -295,9 +298,7 @@ mod tests {
         let store = open();
         let conn = store.inner.another_writer().expect("a connection");
         conn.execute_batch(change).expect("written");
-        for more in ["", "-wal"] {
-            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
-        }
+        leave(&path, &left);
         left
     }
 

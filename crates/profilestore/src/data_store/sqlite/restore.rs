@@ -152,7 +152,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::data_store::sqlite::schema::beside;
+    use crate::data_store::sqlite::{schema::beside, taken_away::tests::leave};
 
     /// The backup came behind what a failed sync had left in it. A loss of power took the restore
     /// back, or left older pages among those of the backup.
@@ -169,9 +169,7 @@ mod tests {
         store.backup(&backup, |_, _| {}).expect("a backup");
         let conn = store.inner.another_writer().expect("a connection");
         conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
-        for more in ["", "-wal"] {
-            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
-        }
+        leave(&path, &left);
         let restore =
             || SqliteStore::restore(&backup, &left, Existing::Replace, &options, |_, _| {});
         // It has made the index of the whole log, before the system gives up a page.

@@ -365,11 +365,18 @@ fn not_looked_at(path: &Path, err: &io::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{os::unix::fs::FileExt as _, time::SystemTime};
 
     use super::*;
     use crate::data_store::{SqliteOptions, SqliteStore};
+
+    /// Copies an open file with its log, as a process leaves them that is killed.
+    pub(in super::super) fn leave(path: &Path, left: &Path) {
+        for more in ["", "-wal"] {
+            fs::copy(beside(path, more), beside(left, more)).expect("a copy");
+        }
+    }
 
     /// The process may have ended because a sync of it had failed. What came behind it was synced
     /// and acknowledged, and a loss of power took it back.
@@ -381,9 +388,7 @@ mod tests {
         let conn = store.inner.another_writer().expect("a connection");
         conn.execute_batch("INSERT INTO meta (name, value) VALUES ('a', x'00')").expect("written");
         let left = dir.path().join("left.db");
-        for more in ["", "-wal"] {
-            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
-        }
+        leave(&path, &left);
         let log = OpenOptions::new().write(true).open(beside(&left, "-wal")).expect("the log");
         log.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
         let opened = SqliteStore::open(&left, SqliteOptions::default()).expect("the store opens");
@@ -408,9 +413,7 @@ mod tests {
             conn.execute(sql, [name]).expect("written");
         }
         let left = dir.path().join("left.db");
-        for more in ["", "-wal"] {
-            fs::copy(beside(&path, more), beside(&left, more)).expect("a copy");
-        }
+        leave(&path, &left);
         let log = OpenOptions::new().write(true).open(beside(&left, "-wal")).expect("the log");
         log.set_len(log.metadata().expect("a log").len() - 1).expect("cut");
         let opened = SqliteStore::open(&left, SqliteOptions::default()).expect("the store opens");
